@@ -1,0 +1,3 @@
+//! A replicated key-value server that speaks RESP.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The `kv-node` binary.
+
+fn main() {}

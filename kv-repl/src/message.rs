@@ -1,0 +1,211 @@
+//! What nodes say to each other once a connection has been opened.
+
+use bytes::Bytes;
+
+use crate::types::{Entry, EntryId, Index, Kind, Member, Term};
+
+/// A message of the Raft core. The sender is known from the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Would you vote for me, if I asked? Changes nothing at the receiver (thesis, section 9.6).
+    PreVote(VoteRequest),
+    /// Answer to [`Message::PreVote`].
+    PreVoteReply(VoteReply),
+    /// Vote for me (Raft paper, section 5.2).
+    RequestVote(VoteRequest),
+    /// Answer to [`Message::RequestVote`]. Sent only when term and vote are durable.
+    RequestVoteReply(VoteReply),
+    /// Log records and the commit index (Raft paper, section 5.3). Without entries: a heartbeat.
+    AppendEntries(AppendEntries),
+    /// Answer to [`Message::AppendEntries`]. Acceptance is sent only when the entries are durable.
+    AppendEntriesReply(AppendEntriesReply),
+    /// A piece of a checkpoint (Raft paper, section 7).
+    InstallSnapshot(InstallSnapshot),
+    /// Answer to [`Message::InstallSnapshot`].
+    InstallSnapshotReply(InstallSnapshotReply),
+    /// A follower asks up to where it must have applied to read without being stale (thesis, section 6.4).
+    ReadIndex(ReadIndex),
+    /// Answer to [`Message::ReadIndex`].
+    ReadIndexReply(ReadIndexReply),
+    /// Commands that a follower hands to the leader.
+    Forward(Forward),
+}
+
+/// Fields of RequestVote and PreVote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VoteRequest {
+    /// The candidate's term; for a pre-vote the term it would have.
+    pub term: Term,
+    /// The candidate's last entry.
+    pub last: EntryId,
+}
+
+/// Answer to a vote or pre-vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VoteReply {
+    /// The voter's current term: a rejection teaches it. For a granted pre-vote the term that was asked for.
+    pub term: Term,
+    /// Whether the vote is given.
+    pub granted: bool,
+}
+
+/// Fields of AppendEntries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppendEntries {
+    /// The leader's term.
+    pub term: Term,
+    /// The entry before the first one sent.
+    pub prev: EntryId,
+    /// The leader's commit index.
+    pub committed: Index,
+    /// Number of this leader's confirmation round; echoed, so that an old answer never confirms a new read.
+    pub round: u64,
+    /// The leader's connection to this peer; echoed, so that an answer from before a reconnect is recognised.
+    pub connection: u64,
+    /// Entries after `prev`, consecutive.
+    pub entries: Vec<Entry>,
+}
+
+/// Answer to AppendEntries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppendEntriesReply {
+    /// The follower's current term.
+    pub term: Term,
+    /// Echo of the round.
+    pub round: u64,
+    /// Echo of the connection.
+    pub connection: u64,
+    /// What became of it.
+    pub result: AppendResult,
+}
+
+/// What a follower says to AppendEntries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendResult {
+    /// The follower's log equals the leader's up to here, and that is durable.
+    Durable(Index),
+    /// The follower is alive and follows this leader; says nothing about its log. Independent of its disk.
+    Alive,
+    /// `prev` is not in the follower's log.
+    Mismatch {
+        /// The `prev` index that was refused.
+        refused: Index,
+        /// The follower's last entry with an index not above `refused` whose term is not above the term asked for: the
+        /// leader can go on searching from there (fast backtracking, Raft paper, end of section 5.3).
+        hint: EntryId,
+    },
+    /// The sender of AppendEntries is no leader any more: the term is higher.
+    StaleTerm,
+}
+
+/// A piece of a checkpoint. Says also, like a heartbeat, that the leader is alive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstallSnapshot {
+    /// The leader's term.
+    pub term: Term,
+    /// The leader's connection to this peer; echoed.
+    pub connection: u64,
+    /// Last entry the checkpoint covers.
+    pub last: EntryId,
+    /// Bytes of the whole file.
+    pub file_bytes: u64,
+    /// Where `data` belongs.
+    pub offset: u64,
+    /// A piece of the file; empty to ask how far the follower has got.
+    pub data: Bytes,
+}
+
+/// Answer to InstallSnapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstallSnapshotReply {
+    /// The follower's current term.
+    pub term: Term,
+    /// Echo of the connection.
+    pub connection: u64,
+    /// Echo of the checkpoint's last entry.
+    pub last: EntryId,
+    /// What became of it.
+    pub result: SnapshotResult,
+}
+
+/// What a follower says to a piece of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotResult {
+    /// Send the piece at this offset next.
+    Continue {
+        /// Bytes the follower holds.
+        offset: u64,
+    },
+    /// The checkpoint and everything up to its last entry is durable at the follower.
+    Installed,
+    /// The file was damaged or could not be written: begin again.
+    Failed,
+    /// The sender is no leader any more.
+    StaleTerm,
+}
+
+/// A follower's request for a read index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadIndex {
+    /// The follower's term.
+    pub term: Term,
+    /// The follower's own token, fresh for each request.
+    pub token: u64,
+}
+
+/// The leader's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadIndexReply {
+    /// The leader's term.
+    pub term: Term,
+    /// Echo of the token.
+    pub token: u64,
+    /// Read when this has been applied; `None` if the answerer is not the leader or could not confirm that it is.
+    pub index: Option<Index>,
+}
+
+/// Commands of one node process for the leader, in the order of their sequence numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The term in which the sender takes the receiver for the leader; refused in any other.
+    pub term: Term,
+    /// What to propose, in order.
+    pub proposals: Vec<Proposal>,
+}
+
+/// What someone wants appended to the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// What the entry is for.
+    pub kind: Kind,
+    /// What it carries.
+    pub payload: Bytes,
+}
+
+impl Message {
+    /// The name used in logs and transcripts.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::PreVote(_) => "PreVote",
+            Message::PreVoteReply(_) => "PreVoteReply",
+            Message::RequestVote(_) => "RequestVote",
+            Message::RequestVoteReply(_) => "RequestVoteReply",
+            Message::AppendEntries(_) => "AppendEntries",
+            Message::AppendEntriesReply(_) => "AppendEntriesReply",
+            Message::InstallSnapshot(_) => "InstallSnapshot",
+            Message::InstallSnapshotReply(_) => "InstallSnapshotReply",
+            Message::ReadIndex(_) => "ReadIndex",
+            Message::ReadIndexReply(_) => "ReadIndexReply",
+            Message::Forward(_) => "Forward",
+        }
+    }
+}
+
+/// A message with the member that sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The sender, as its connection's handshake named it.
+    pub from: Member,
+    /// What it says.
+    pub message: Message,
+}
