@@ -1,0 +1,132 @@
+//! Reads a checkpoint and believes nothing of it: checksums, limits, order, count, sum and hash, and the end.
+//!
+//! Memory is taken for what has arrived, not for what a length field claims.
+
+use std::io::{self, BufReader, Read};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use super::format::{self, BLOB_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, FOOTER_BODY_BYTES, Kind};
+use super::{CheckpointError, CheckpointMeta, Part};
+use crate::digest::Secret;
+use crate::store::Store;
+use crate::tree::{Builder, Stored};
+use crate::wire::Reader;
+
+/// Reads a checkpoint to the end of `input` and verifies every byte of it.
+///
+/// # Errors
+///
+/// Reading failed, the stream is not a whole and undamaged checkpoint, or its format is not known to this build.
+pub fn read(input: &mut dyn Read) -> Result<(Store, CheckpointMeta), CheckpointError> {
+    let mut input = Hashing { input: BufReader::new(input), hash: Sha256::new() };
+    let (last, secret) = format::read_header(&input.array()?)?;
+    let mut content = Content { secret, blob: Vec::new(), builder: Builder::default() };
+    let mut body = Vec::new();
+    let mut before = Kind::Blob;
+    for part in (0..).map(Part::Block) {
+        let malformed = || CheckpointError::Malformed { part };
+        let kind = Kind::of_byte(input.array::<1>()?[0]).ok_or_else(malformed)?;
+        match (before, kind) {
+            (_, Kind::Footer) => break,
+            (Kind::Blob, Kind::Blob) | (_, Kind::Pairs) => input.block(part, kind, &mut body)?,
+            _ => return Err(malformed()),
+        }
+        content.take(part, kind, &body)?;
+        before = kind;
+    }
+    let footer = input.array::<FOOTER_BODY_BYTES>()?;
+    input.finish()?;
+    content.finish(&footer).map(|(store, blob)| (store, CheckpointMeta { last, blob }))
+}
+
+/// What has been read so far.
+struct Content {
+    secret: Secret,
+    blob: Vec<u8>,
+    builder: Builder,
+}
+
+impl Content {
+    fn take(&mut self, part: Part, kind: Kind, body: &[u8]) -> Result<(), CheckpointError> {
+        match kind {
+            Kind::Blob => self.take_blob(part, body),
+            Kind::Pairs => self.take_pairs(part, body),
+            Kind::Footer => unreachable!("the footer is no block"),
+        }
+    }
+
+    fn take_blob(&mut self, part: Part, piece: &[u8]) -> Result<(), CheckpointError> {
+        if self.blob.len() + piece.len() > BLOB_BYTES_MAX {
+            return Err(CheckpointError::Malformed { part });
+        }
+        self.blob.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn take_pairs(&mut self, part: Part, body: &[u8]) -> Result<(), CheckpointError> {
+        let mut reader = Reader::new(body);
+        while reader.remaining() > 0 {
+            let (key, pair) = format::read_pair(&mut reader).ok_or(CheckpointError::Malformed { part })?;
+            if self.builder.last_key().is_some_and(|last| *last >= key) {
+                return Err(CheckpointError::Order { part });
+            }
+            let contribution = self.secret.contribution(&key, &pair);
+            self.builder.push(key, Stored { pair, contribution });
+        }
+        Ok(())
+    }
+
+    fn finish(self, footer: &[u8; FOOTER_BODY_BYTES]) -> Result<(Store, Bytes), CheckpointError> {
+        let tree = self.builder.finish();
+        format::check_footer(footer, &tree.total())?;
+        Ok((Store::with_tree(self.secret, tree), Bytes::from(self.blob)))
+    }
+}
+
+/// Hashes all that it reads.
+struct Hashing<'a> {
+    input: BufReader<&'a mut dyn Read>,
+    hash: Sha256,
+}
+
+impl Hashing<'_> {
+    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.input.read_exact(&mut bytes)?;
+        self.hash.update(bytes);
+        Ok(bytes)
+    }
+
+    /// Reads the rest of a block of this kind into `body`.
+    fn block(&mut self, part: Part, kind: Kind, body: &mut Vec<u8>) -> Result<(), CheckpointError> {
+        let rest = self.array::<{ BLOCK_HEADER_BYTES - 1 }>()?;
+        let mut reader = Reader::new(&rest);
+        let (Some(length), Some(crc)) = (reader.u32(), reader.u32()) else {
+            return Err(CheckpointError::Malformed { part });
+        };
+        if length == 0 || length as usize > BLOCK_BYTES_MAX {
+            return Err(CheckpointError::Malformed { part });
+        }
+        body.clear();
+        if self.input.by_ref().take(u64::from(length)).read_to_end(body)? < length as usize {
+            return Err(CheckpointError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+        self.hash.update(&body);
+        format::check(part, crc, format::block_checksum(kind, body))
+    }
+
+    /// Reads the hash over all that was read, and the end.
+    fn finish(mut self) -> Result<(), CheckpointError> {
+        let mut found = [0; 32];
+        self.input.read_exact(&mut found)?;
+        if found[..] != self.hash.finalize()[..] {
+            return Err(CheckpointError::Hash);
+        }
+        match self.input.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(CheckpointError::Trailing),
+        }
+    }
+}

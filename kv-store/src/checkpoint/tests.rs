@@ -1,0 +1,193 @@
+use std::path::Path;
+
+use kv_wal::{Index, Term};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+
+use super::*;
+use crate::op::{Condition, Op};
+use crate::store::Store;
+
+fn put(store: &mut Store, index: u64, key: &[u8], value: &[u8]) {
+    let op = Op::Put { key, value, condition: Condition::Always, want_previous: false };
+    store.apply(Index::new(index), &op.encode().unwrap());
+}
+
+fn meta(blob: &[u8]) -> CheckpointMeta {
+    CheckpointMeta { last: EntryId::new(Term::new(3), Index::new(99)), blob: Bytes::copy_from_slice(blob) }
+}
+
+fn bytes_of(store: &Store, meta: &CheckpointMeta) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write(&store.view(), meta, &mut bytes).unwrap();
+    bytes
+}
+
+/// A few pairs, of which one was written again, and a blob.
+fn small() -> Vec<u8> {
+    let mut store = Store::new([0x5A; 32]);
+    put(&mut store, 1, b"", b"the empty key");
+    put(&mut store, 2, b"key", b"first");
+    put(&mut store, 3, b"key", b"second");
+    store.apply(Index::new(4), &Op::PutMany { pairs: vec![(b"a", b"1"), (b"b", b"")] }.encode().unwrap());
+    bytes_of(&store, &meta(b"blob of the caller"))
+}
+
+fn check_round_trip(store: &Store, meta: &CheckpointMeta) {
+    let bytes = bytes_of(store, meta);
+    let (again, meta_again) = read(&mut &bytes[..]).unwrap();
+    assert_eq!(meta_again, *meta);
+    assert!(again.iter().eq(store.iter()));
+    assert_eq!(again.digest(), store.digest());
+    again.state.tree.invariants();
+    assert_eq!(bytes_of(&again, meta), bytes, "the bytes do not depend on the shape of the tree");
+}
+
+/// A checksum repaired after damage, so that the checks behind it are met.
+fn with_block_checksum_repaired(mut bytes: Vec<u8>, block: usize) -> Vec<u8> {
+    let body = u32::from_le_bytes(bytes[block + 1..block + 5].try_into().unwrap()) as usize;
+    let kind = format::Kind::of_byte(bytes[block]).unwrap();
+    let crc = format::block_checksum(kind, &bytes[block + 9..block + 9 + body]);
+    bytes[block + 5..block + 9].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// `KV_BLESS=1` rewrites the file; do so only together with a new format version.
+#[test]
+fn golden_file() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/checkpoint-v1.kvckpt");
+    if std::env::var_os("KV_BLESS").is_some() {
+        std::fs::write(&path, small()).unwrap();
+    }
+    let golden = std::fs::read(&path).unwrap();
+    assert_eq!(small(), golden);
+    let (store, meta_read) = read(&mut &golden[..]).unwrap();
+    assert_eq!(meta_read, meta(b"blob of the caller"));
+    assert_eq!(store.get(b"key").unwrap().value, "second");
+    assert_eq!(store.get(b"key").unwrap().created, Index::new(2));
+}
+
+#[test]
+fn every_flipped_bit_is_refused() {
+    let good = small();
+    for bit in 0..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(read(&mut &bad[..]).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn every_cut_is_refused_as_one() {
+    let good = small();
+    for cut in 0..good.len() {
+        let error = read(&mut &good[..cut]).unwrap_err();
+        let CheckpointError::Io(error) = error else { panic!("cut at {cut}: {error}") };
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+    let longer = [&good[..], b"x"].concat();
+    assert!(matches!(read(&mut &longer[..]), Err(CheckpointError::Trailing)));
+}
+
+#[test]
+fn what_is_not_ours_is_refused_by_name() {
+    let mut newer = small();
+    newer[8] = 2;
+    assert!(matches!(read(&mut &newer[..]), Err(CheckpointError::UnknownVersion { found: 2 })));
+    let other = read(&mut &[b'x'; 100][..]);
+    assert!(matches!(other, Err(CheckpointError::NotACheckpoint { found: [b'x', ..] })));
+}
+
+/// Damage that a checksum over it cannot show: the writer itself was wrong.
+#[test]
+fn checksums_that_match_are_not_enough() {
+    let good = small();
+    let blob_block = format::HEADER_BYTES;
+    let pairs_block = blob_block + format::BLOCK_HEADER_BYTES + b"blob of the caller".len();
+    let first_key_bytes = pairs_block + format::BLOCK_HEADER_BYTES;
+
+    let mut blob_after_pairs = good[..blob_block].to_vec();
+    blob_after_pairs.extend(&good[pairs_block..good.len() - 73]);
+    blob_after_pairs.extend(&good[blob_block..pairs_block]);
+    let part = Part::Block(1);
+    assert!(matches!(read(&mut &blob_after_pairs[..]), Err(CheckpointError::Malformed { part: p }) if p == part));
+
+    let mut huge_key = good.clone();
+    huge_key[first_key_bytes + 3] = 1;
+    let huge_key = with_block_checksum_repaired(huge_key, pairs_block);
+    assert!(matches!(read(&mut &huge_key[..]), Err(CheckpointError::Malformed { part: p }) if p == part));
+
+    // The second key, "a", becomes "z".
+    let second = first_key_bytes + format::PAIR_HEADER_BYTES + b"the empty key".len();
+    let mut unsorted = good.clone();
+    unsorted[second + format::PAIR_HEADER_BYTES] = b'z';
+    let unsorted = with_block_checksum_repaired(unsorted, pairs_block);
+    assert!(matches!(read(&mut &unsorted[..]), Err(CheckpointError::Order { part: p }) if p == part));
+
+    let mut huge_block = good.clone();
+    huge_block[pairs_block + 4] = 0xFF;
+    assert!(matches!(read(&mut &huge_block[..]), Err(CheckpointError::Malformed { part: p }) if p == part));
+}
+
+/// A footer that does not fit the pairs, under a hash that fits the footer.
+#[test]
+fn the_footer_is_checked_against_the_pairs() {
+    let with_footer_changed = |at: usize| {
+        let mut bytes = small();
+        let footer = bytes.len() - 73;
+        bytes[footer + at] ^= 1;
+        let hash = bytes.len() - 32;
+        let sha: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&bytes[..hash]).into();
+        bytes[hash..].copy_from_slice(&sha);
+        read(&mut &bytes[..]).unwrap_err()
+    };
+    assert!(matches!(with_footer_changed(1), CheckpointError::Count { found: 5, computed: 4 }));
+    assert!(matches!(with_footer_changed(9), CheckpointError::Sum));
+}
+
+#[test]
+fn empty_and_large_states_survive() {
+    let empty = Store::new([1; 32]);
+    check_round_trip(&empty, &CheckpointMeta::default());
+    // More than one block of the blob, pairs larger than a block, and the longest key.
+    let mut large = Store::new([2; 32]);
+    put(&mut large, 1, &vec![b'k'; crate::KEY_BYTES_MAX], &vec![b'v'; 3 * format::BLOCK_BYTES]);
+    for number in 0..2000u64 {
+        put(&mut large, number, &number.to_be_bytes(), &[0; 100]);
+    }
+    check_round_trip(&large, &meta(&vec![b'b'; 2 * format::BLOCK_BYTES + 1]));
+}
+
+/// A reader that gives a byte at a time, as a socket may.
+struct Trickle<'a>(&'a [u8]);
+
+impl io::Read for Trickle<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = out.len().min(1);
+        self.0.read(&mut out[..count])
+    }
+}
+
+#[test]
+fn a_trickle_is_read_like_a_flood() {
+    let bytes = small();
+    assert_eq!(read(&mut Trickle(&bytes)).unwrap().0.len(), 4);
+}
+
+proptest! {
+    #[test]
+    fn every_state_survives(
+        pairs in btree_map(vec(any::<u8>(), 0..6), (vec(any::<u8>(), 0..50), any::<u64>()), 0..100),
+        blob in vec(any::<u8>(), 0..100),
+    ) {
+        let mut store = Store::new([4; 32]);
+        pairs.iter().for_each(|(key, (value, index))| put(&mut store, *index, key, value));
+        check_round_trip(&store, &meta(&blob));
+    }
+
+    #[test]
+    fn arbitrary_bytes_after_a_good_header_never_panic(rest in vec(0u8..6, 0..200)) {
+        let bytes = [&small()[..format::HEADER_BYTES], &rest].concat();
+        prop_assert!(read(&mut &bytes[..]).is_err());
+    }
+}
