@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::remove::refill;
+use super::sorted::Sorted;
 use super::{INNER_CHILDREN_MAX, Item, LEAF_ITEMS_MAX, Node, Stored, Subtree, Tree};
 
 /// Three quarters full: room for keys that come between.
@@ -51,17 +52,16 @@ impl Builder {
 
     fn close_leaf(&mut self) {
         let items = std::mem::replace(&mut self.items, Vec::with_capacity(LEAF_ITEMS));
-        let from = if self.leaves.is_empty() { Bytes::new() } else { items[0].key.clone() };
-        self.leaves.push(Subtree::new(from, Node::Leaf(items)));
+        self.leaves.push(Subtree::new(Node::Leaf(Sorted::new(items))));
     }
 }
 
 fn level_above(level: Vec<Subtree>) -> Vec<Subtree> {
     let mut above = Vec::with_capacity(level.len().div_ceil(INNER_CHILDREN));
     let mut below = level.into_iter().peekable();
-    while let Some(first) = below.peek() {
-        let from = first.from.clone();
-        above.push(Subtree::new(from, Node::Inner(below.by_ref().take(INNER_CHILDREN).collect())));
+    while below.peek().is_some() {
+        let children = below.by_ref().take(INNER_CHILDREN).collect();
+        above.push(Subtree::new(Node::Inner(Sorted::new(children))));
     }
     refill_last(&mut above);
     above
@@ -69,7 +69,12 @@ fn level_above(level: Vec<Subtree>) -> Vec<Subtree> {
 
 /// Only the last node of a level can have too little.
 fn refill_last(level: &mut Vec<Subtree>) {
-    if level.len() > 1 && level.last().is_some_and(|last| last.node.is_underfull()) {
-        refill(level, level.len() - 1);
+    if let [.., left, last] = &mut level[..]
+        && last.node.is_underfull()
+    {
+        match refill(left, last.clone()) {
+            Some(right) => *last = right,
+            None => drop(level.pop()),
+        }
     }
 }

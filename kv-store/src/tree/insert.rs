@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{INNER_CHILDREN_MAX, Item, LEAF_ITEMS_MAX, Node, Stored, Subtree, Tree, child_at, item_at};
+use super::sorted::Sorted;
+use super::{INNER_CHILDREN_MAX, Item, LEAF_ITEMS_MAX, Node, Stored, Subtree, Tree};
 
 /// What an insertion below a node leaves to the caller.
 struct Inserted {
@@ -17,10 +18,15 @@ struct Inserted {
 impl Tree {
     /// Sets the pair of `key` and gives the one before. Copies the key if it is new.
     pub(crate) fn insert(&mut self, key: &[u8], stored: Stored) -> Option<Stored> {
+        if *key < self.root.from {
+            self.root.from = Bytes::copy_from_slice(key);
+        }
         let Inserted { replaced, right } = self.root.insert(key, stored);
         if let Some(right) = right {
-            let left = std::mem::take(self).root;
-            self.root = Subtree::new(Bytes::new(), Node::Inner(vec![left, right]));
+            let mut left = std::mem::take(self).root;
+            // Not empty, as it was while the tree was: the heads of the root are to tell keys apart.
+            left.from = left.node.from();
+            self.root = Subtree::new(Node::Inner(Sorted::new(vec![left, right])));
         }
         replaced
     }
@@ -44,37 +50,28 @@ impl Subtree {
     }
 }
 
-fn insert_item(items: &mut Vec<Item>, key: &[u8], stored: Stored) -> Inserted {
-    match item_at(items, key) {
-        Ok(at) => Inserted { replaced: Some(std::mem::replace(&mut items[at].stored, stored)), right: None },
+fn insert_item(items: &mut Sorted<Item, LEAF_ITEMS_MAX>, key: &[u8], stored: Stored) -> Inserted {
+    match items.find(key) {
+        Ok(at) => Inserted { replaced: Some(std::mem::replace(&mut items.at_mut(at).stored, stored)), right: None },
         Err(at) => {
-            items.insert(at, Item { key: Bytes::copy_from_slice(key), stored });
-            Inserted { replaced: None, right: split(items, LEAF_ITEMS_MAX).map(right_of_leaf) }
+            let right = items.insert_or_split(at, Item { key: Bytes::copy_from_slice(key), stored });
+            Inserted { replaced: None, right: right.map(|items| Subtree::new(Node::Leaf(items))) }
         }
     }
 }
 
-fn insert_below(children: &mut Vec<Subtree>, key: &[u8], stored: Stored) -> Inserted {
-    let at = child_at(children, key);
-    let Inserted { replaced, right } = children[at].insert(key, stored);
-    let right = right.and_then(|right| {
-        children.insert(at + 1, right);
-        split(children, INNER_CHILDREN_MAX).map(right_of_inner)
-    });
-    Inserted { replaced, right }
+fn insert_below(children: &mut Sorted<Subtree, INNER_CHILDREN_MAX>, key: &[u8], stored: Stored) -> Inserted {
+    let at = children.child_of(key);
+    if *key < children[at].from {
+        // Only the leftmost subtree can begin after the key.
+        lower_first(children, key);
+    }
+    let Inserted { replaced, right } = children.at_mut(at).insert(key, stored);
+    let right = right.and_then(|right| children.insert_or_split(at + 1, right));
+    Inserted { replaced, right: right.map(|children| Subtree::new(Node::Inner(children))) }
 }
 
-/// Takes the right half if there are more than `max`.
-fn split<T>(all: &mut Vec<T>, max: usize) -> Option<Vec<T>> {
-    (all.len() > max).then(|| all.split_off(all.len() / 2))
-}
-
-fn right_of_leaf(items: Vec<Item>) -> Subtree {
-    let node = Node::Leaf(items);
-    Subtree::new(node.from(), node)
-}
-
-fn right_of_inner(children: Vec<Subtree>) -> Subtree {
-    let node = Node::Inner(children);
-    Subtree::new(node.from(), node)
+fn lower_first(children: &mut Sorted<Subtree, INNER_CHILDREN_MAX>, key: &[u8]) {
+    let first = children.remove(0);
+    children.insert(0, Subtree { from: Bytes::copy_from_slice(key), ..first });
 }

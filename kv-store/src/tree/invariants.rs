@@ -4,12 +4,11 @@
 
 use bytes::Bytes;
 
-use super::{INNER_CHILDREN_MAX, LEAF_ITEMS_MAX, Node, Subtree, Tree};
+use super::{Node, Subtree, Tree};
 
 impl Tree {
     /// Panics if anything that must hold does not.
     pub(crate) fn invariants(&self) {
-        assert_eq!(self.root.from, Bytes::new(), "nothing is before the leftmost subtree");
         if let Node::Inner(children) = &*self.root.node {
             assert!(children.len() >= 2, "a root with one child is replaced by it");
         }
@@ -25,16 +24,15 @@ fn depth(subtree: &Subtree, to: Option<&Bytes>, keys: &mut Vec<Bytes>) -> usize 
     assert_eq!(subtree.digest, subtree.node.digest(), "the digest is the sum over what is below");
     match &*subtree.node {
         Node::Leaf(items) => {
-            assert!(items.len() <= LEAF_ITEMS_MAX);
-            for item in items {
+            for (at, item) in items.iter().enumerate() {
                 assert!(subtree.from <= item.key && to.is_none_or(|to| item.key < *to), "keys keep to their subtree");
+                assert_eq!(items.find(&item.key), Ok(at));
                 keys.push(item.key.clone());
             }
             0
         }
         Node::Inner(children) => {
-            assert!(children.len() <= INNER_CHILDREN_MAX);
-            assert_eq!(children[0].from, subtree.from);
+            assert_eq!(children[0].from, subtree.from, "a subtree begins where its first child does");
             let ends = children.iter().skip(1).map(|child| Some(&child.from)).chain([to]);
             let depths: Vec<usize> = children.iter().zip(ends).map(|(child, to)| depth(child, to, keys)).collect();
             assert!(children.iter().all(|child| !child.node.is_underfull()));

@@ -1,9 +1,9 @@
 //! A copy-on-write B+tree in which every subtree knows its count, bytes and digest.
 //!
 //! ```text
-//!                 Inner [ Subtree{from: "", digest, node} , Subtree{from: "m", digest, node} , ... ]
-//!                                             |                              |
-//!                 Leaf  [ Item a, Item c, Item k ]           Leaf [ Item m, Item p ]
+//!                 Inner [ Subtree{from: "a", digest, node} , Subtree{from: "m", digest, node} , ... ]
+//!                                              |                              |
+//!                 Leaf  [ Item a, Item c, Item k ]            Leaf [ Item m, Item p ]
 //! ```
 //!
 //! A snapshot is a clone of the root. A change walks down with [`Arc::make_mut`]: nodes that nobody else holds change
@@ -14,7 +14,7 @@
 //!
 //! - keys rise strictly from left to right, and all leaves have one depth;
 //! - all keys below a subtree are at or after its `from`, and before the `from` of its right neighbour; the `from` of a
-//!   subtree is the `from` of its first child, and that of the leftmost is empty, so that nothing is before it;
+//!   subtree is that of its first child;
 //! - the digest of a subtree is the sum over its items;
 //! - a node has at most its maximum of items or children, and at least a quarter of it, except the root.
 //!
@@ -28,6 +28,7 @@ mod invariants;
 mod query;
 mod range;
 mod remove;
+mod sorted;
 
 use std::sync::Arc;
 
@@ -38,12 +39,13 @@ use crate::pair::Pair;
 
 pub(crate) use build::Builder;
 pub use range::Range;
+use sorted::{Keyed, Sorted};
 
 /// Most items of a leaf. Unit tests have small nodes, so that few keys make a deep tree.
 const LEAF_ITEMS_MAX: usize = if cfg!(test) { 8 } else { 32 };
 
 /// Most children of an inner node.
-const INNER_CHILDREN_MAX: usize = if cfg!(test) { 8 } else { 64 };
+const INNER_CHILDREN_MAX: usize = if cfg!(test) { 8 } else { 48 };
 
 /// An ordered map from keys to pairs. Cloning is O(1).
 #[derive(Clone, Debug)]
@@ -73,8 +75,8 @@ struct Subtree {
 
 #[derive(Clone, Debug)]
 enum Node {
-    Leaf(Vec<Item>),
-    Inner(Vec<Subtree>),
+    Leaf(Sorted<Item, LEAF_ITEMS_MAX>),
+    Inner(Sorted<Subtree, INNER_CHILDREN_MAX>),
 }
 
 impl Tree {
@@ -86,7 +88,8 @@ impl Tree {
 
 impl Default for Tree {
     fn default() -> Self {
-        Tree { root: Subtree::new(Bytes::new(), Node::Leaf(Vec::new())) }
+        let node = Node::Leaf(Sorted::new(Vec::new()));
+        Tree { root: Subtree { from: Bytes::new(), digest: node.digest(), node: Arc::new(node) } }
     }
 }
 
@@ -102,9 +105,22 @@ impl Item {
     }
 }
 
+impl Keyed for Item {
+    fn key(&self) -> &Bytes {
+        &self.key
+    }
+}
+
+impl Keyed for Subtree {
+    fn key(&self) -> &Bytes {
+        &self.from
+    }
+}
+
 impl Subtree {
-    fn new(from: Bytes, node: Node) -> Self {
-        Subtree { from, digest: node.digest(), node: Arc::new(node) }
+    /// The subtree of a node that is not empty.
+    fn new(node: Node) -> Self {
+        Subtree { from: node.from(), digest: node.digest(), node: Arc::new(node) }
     }
 }
 
@@ -117,11 +133,18 @@ impl Node {
         }
     }
 
-    /// The least key that may be below this node, for any node but the leftmost of its level.
+    /// What the `from` of a new subtree of this node is.
     fn from(&self) -> Bytes {
         match self {
             Node::Leaf(items) => items[0].key.clone(),
             Node::Inner(children) => children[0].from.clone(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Node::Leaf(items) => items.is_empty(),
+            Node::Inner(children) => children.is_empty(),
         }
     }
 
@@ -133,14 +156,11 @@ impl Node {
     }
 }
 
-/// Where `key` is in a leaf, or where it would be.
-fn item_at(items: &[Item], key: &[u8]) -> Result<usize, usize> {
-    items.binary_search_by(|item| item.key[..].cmp(key))
-}
-
-/// The child below which `key` belongs.
-fn child_at(children: &[Subtree], key: &[u8]) -> usize {
-    children.partition_point(|child| child.from <= *key) - 1
+impl Sorted<Subtree, INNER_CHILDREN_MAX> {
+    /// The child below which `key` belongs.
+    fn child_of(&self, key: &[u8]) -> usize {
+        self.find(key).unwrap_or_else(|after| after.saturating_sub(1))
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::{Item, Node, Subtree, Tree, child_at, item_at};
+use super::{Item, Node, Subtree, Tree};
 use crate::digest::RangeDigest;
 use crate::pair::Pair;
 
@@ -14,8 +14,8 @@ impl Tree {
         let mut node = &*self.root.node;
         loop {
             match node {
-                Node::Leaf(items) => return item_at(items, key).ok().map(|at| &items[at].stored.pair),
-                Node::Inner(children) => node = &children[child_at(children, key)].node,
+                Node::Leaf(items) => return items.find(key).ok().map(|at| &items[at].stored.pair),
+                Node::Inner(children) => node = &children[children.child_of(key)].node,
             }
         }
     }
@@ -44,12 +44,12 @@ impl Tree {
         loop {
             match node {
                 Node::Leaf(items) => {
-                    let at = item_at(items, key).unwrap_or_else(|at| at);
+                    let at = items.find(key).unwrap_or_else(|at| at);
                     before += items[..at].iter().map(Item::digest).sum();
                     return before;
                 }
                 Node::Inner(children) => {
-                    let at = child_at(children, key);
+                    let at = children.child_of(key);
                     before += children[..at].iter().map(|child| child.digest).sum();
                     node = &children[at].node;
                 }

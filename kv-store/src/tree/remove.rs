@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{INNER_CHILDREN_MAX, LEAF_ITEMS_MAX, Node, Stored, Subtree, Tree, child_at, item_at};
+use super::sorted::Sorted;
+use super::{INNER_CHILDREN_MAX, Node, Stored, Subtree, Tree};
 
 impl Tree {
     /// Removes `key` and gives what it had. An absent key copies no node.
@@ -10,9 +11,9 @@ impl Tree {
         self.get(key)?;
         let removed = self.root.remove(key);
         if let Node::Inner(children) = &*self.root.node
-            && let [only] = &children[..]
+            && let [only] = &**children
         {
-            self.root.node = only.node.clone();
+            self.root = only.clone();
         }
         Some(removed)
     }
@@ -23,14 +24,14 @@ impl Subtree {
     fn remove(&mut self, key: &[u8]) -> Stored {
         let removed = match Arc::make_mut(&mut self.node) {
             Node::Leaf(items) => {
-                let at = item_at(items, key).expect("looked up before");
+                let at = items.find(key).expect("looked up before");
                 items.remove(at).stored
             }
             Node::Inner(children) => {
-                let at = child_at(children, key);
-                let removed = children[at].remove(key);
+                let at = children.child_of(key);
+                let removed = children.at_mut(at).remove(key);
                 if children[at].node.is_underfull() {
-                    refill(children, at);
+                    refill_child(children, at);
                 }
                 removed
             }
@@ -40,33 +41,28 @@ impl Subtree {
     }
 }
 
-/// Merges the node at `at` with a neighbour if they fit into one node, otherwise shares their content out evenly.
-pub(super) fn refill(siblings: &mut Vec<Subtree>, at: usize) {
-    assert!(siblings.len() >= 2, "every inner node has two children");
+/// Refills the child at `at` from a neighbour, or merges the two.
+fn refill_child(children: &mut Sorted<Subtree, INNER_CHILDREN_MAX>, at: usize) {
+    assert!(children.len() >= 2, "every inner node has two children");
     let at = at.saturating_sub(1);
-    let mut right = siblings.remove(at + 1);
-    let left = &mut siblings[at];
-    let right_is_left_over = match (Arc::make_mut(&mut left.node), Arc::make_mut(&mut right.node)) {
-        (Node::Leaf(a), Node::Leaf(b)) => share(a, b, LEAF_ITEMS_MAX),
-        (Node::Inner(a), Node::Inner(b)) => share(a, b, INNER_CHILDREN_MAX),
-        _ => unreachable!("siblings have one depth"),
-    };
-    left.digest += right.digest;
-    if right_is_left_over {
-        right = Subtree { from: right.node.from(), digest: right.node.digest(), node: right.node };
-        left.digest -= right.digest;
-        siblings.insert(at + 1, right);
+    let right = children.remove(at + 1);
+    if let Some(right) = refill(children.at_mut(at), right) {
+        children.insert(at + 1, right);
     }
 }
 
-/// Moves all into `left` if it fits, otherwise half; tells whether anything is left in `right`.
-fn share<T>(left: &mut Vec<T>, right: &mut Vec<T>, max: usize) -> bool {
-    let total = left.len() + right.len();
-    let keep = if total <= max { total } else { total / 2 };
-    if left.len() < keep {
-        left.extend(right.drain(..keep - left.len()));
-    } else {
-        right.splice(..0, left.drain(keep..));
+/// Merges two neighbours if they fit into one node; otherwise both get half, and what is now the right one is given.
+pub(super) fn refill(left: &mut Subtree, mut right: Subtree) -> Option<Subtree> {
+    match (Arc::make_mut(&mut left.node), Arc::make_mut(&mut right.node)) {
+        (Node::Leaf(left), Node::Leaf(right)) => left.share_with(right),
+        (Node::Inner(left), Node::Inner(right)) => left.share_with(right),
+        _ => unreachable!("neighbours have one depth"),
     }
-    !right.is_empty()
+    left.digest += right.digest;
+    if right.node.is_empty() {
+        return None;
+    }
+    let right = Subtree { from: right.node.from(), digest: right.node.digest(), node: right.node };
+    left.digest -= right.digest;
+    Some(right)
 }

@@ -193,6 +193,6 @@ fn only_shared_nodes_are_copied() {
     tree.insert(&[0, 1], stored(&[0, 1], 8));
     assert_ne!(Arc::as_ptr(&tree.root.node), root);
     let (Node::Inner(new), Node::Inner(old)) = (&*tree.root.node, &*view.root.node) else { panic!("a deep tree") };
-    let shared = new.iter().zip(old).filter(|(new, old)| Arc::ptr_eq(&new.node, &old.node)).count();
+    let shared = new.iter().zip(old.iter()).filter(|(new, old)| Arc::ptr_eq(&new.node, &old.node)).count();
     assert_eq!(shared, old.len() - 1);
 }
