@@ -1,7 +1,50 @@
-//! A segmented write-ahead log, read through memory maps, that knows exactly what is durable.
-
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 pub mod record;
 
+#[cfg(feature = "file")]
+mod catalog;
+#[cfg(feature = "file")]
+mod error;
+#[cfg(feature = "file")]
+mod format;
+#[cfg(feature = "file")]
+pub mod fs;
+#[cfg(feature = "file")]
+mod log;
+#[cfg(feature = "file")]
+mod map;
+#[cfg(feature = "file")]
+mod open;
+#[cfg(feature = "file")]
+mod pool;
+#[cfg(feature = "file")]
+mod reader;
+#[cfg(feature = "file")]
+mod recovery;
+#[cfg(feature = "file")]
+mod scan;
+#[cfg(feature = "file")]
+mod segment;
+#[cfg(feature = "file")]
+mod staged;
+#[cfg(feature = "file")]
+mod wal;
+#[cfg(feature = "file")]
+mod writer;
+
+#[cfg(all(test, feature = "file"))]
+mod tests;
+
 pub use record::{Entry, EntryId, Index, Kind, Term};
+
+#[cfg(feature = "file")]
+pub use crate::{
+    error::{Damage, Error, LogId},
+    format::{BATCH_BYTES_MAX, STATE_BYTES_MAX},
+    log::{Durable, Log, Options, Stats},
+    reader::Reader,
+    recovery::{Recovery, Report},
+    wal::{Handle, QUEUE_BYTES_MAX, Receipt, Ticket, Wal},
+};

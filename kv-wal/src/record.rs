@@ -71,7 +71,7 @@ impl Index {
     /// ```
     #[must_use]
     pub const fn next(self) -> Self {
-        Index(self.0 + 1)
+        Index(self.0.saturating_add(1))
     }
 
     /// The position before this one; [`Index::ZERO`] stays where it is.
@@ -83,7 +83,7 @@ impl Index {
     /// The position `count` entries later.
     #[must_use]
     pub const fn plus(self, count: u64) -> Self {
-        Index(self.0 + count)
+        Index(self.0.saturating_add(count))
     }
 
     /// How many positions this one is after `earlier`; 0 if it is not.
@@ -109,7 +109,7 @@ impl Term {
     /// The next term.
     #[must_use]
     pub const fn next(self) -> Self {
-        Term(self.0 + 1)
+        Term(self.0.saturating_add(1))
     }
 }
 

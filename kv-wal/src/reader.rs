@@ -1,0 +1,93 @@
+//! Reading the durable log, from any thread, without a copy.
+
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::record::{DecodeError, Entry, EntryId, Index, Term};
+
+/// Reads the log while it is written. Cheap to clone, and good for as long as it is held: entries that were read stay
+/// valid when the log is truncated or closed.
+///
+/// A reader sees exactly what is durable, that is what a [`Log::sync`](crate::Log::sync) has covered: never an entry
+/// that a crash could take back.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    catalog: Arc<RwLock<Catalog>>,
+}
+
+impl Reader {
+    pub(crate) fn new(catalog: Arc<RwLock<Catalog>>) -> Self {
+        Reader { catalog }
+    }
+
+    fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
+        // The writer changes the catalog by steps that panic only on a broken invariant, and is then gone itself.
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entries of `range`, from its start on, until they make up `bytes_max` bytes: at least one, unless the range is
+    /// empty, and none after the end of the log. Slices of the mapped segments, each entry's checksum verified.
+    ///
+    /// # Errors
+    ///
+    /// The first entry was truncated, lies outside the log, or is damaged. An entry later in the range that is damaged
+    /// ends the result before it.
+    pub fn read(&self, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, Error> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut next = range.start;
+        let pieces = self.catalog().locate(range, bytes_max)?;
+        let mut entries = Vec::with_capacity(pieces.iter().map(|piece| piece.offsets.len()).sum());
+        let mut bytes = 0;
+        for piece in pieces {
+            let start = piece.offsets[0] as usize;
+            let published = piece.segment.published_from(start);
+            for offset in piece.offsets {
+                let entry = match entry_at(&published, offset as usize - start, next) {
+                    Ok(entry) => entry,
+                    Err(_) if !entries.is_empty() => return Ok(entries),
+                    Err(source) => return Err(Error::Unreadable { index: next, source }),
+                };
+                bytes += entry.frame().len();
+                if bytes > bytes_max && !entries.is_empty() {
+                    return Ok(entries);
+                }
+                entries.push(entry);
+                next = next.next();
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The term of an entry, or of the base; `None` if the entry is not in the log, or damaged.
+    pub fn term(&self, index: Index) -> Option<Term> {
+        self.catalog().term(index)
+    }
+
+    /// The entry before the first.
+    pub fn base(&self) -> EntryId {
+        self.catalog().base()
+    }
+
+    /// The last durable entry; the base if there is none.
+    pub fn last(&self) -> EntryId {
+        self.catalog().last()
+    }
+
+    /// The first entry of each run of equal terms, in order.
+    pub fn term_runs(&self) -> Vec<EntryId> {
+        self.catalog().runs()
+    }
+}
+
+/// The entry at `offset`, if it is sound and the one that belongs there.
+fn entry_at(bytes: &bytes::Bytes, offset: usize, index: Index) -> Result<Entry, DecodeError> {
+    let short = DecodeError::Short { needed: offset, present: bytes.len() };
+    let mut rest = if offset <= bytes.len() { bytes.slice(offset..) } else { return Err(short) };
+    let entry = Entry::split_from(&mut rest)?;
+    assert!(entry.index() == index, "a sound entry stands where the catalog says another does");
+    Ok(entry)
+}

@@ -1,0 +1,144 @@
+//! Power loss and failed syncs at any step of any history, opening included.
+//!
+//! What must hold: what a sync has covered is there; what is there is a prefix of what was staged; no operator is needed
+//! (never a report of damage); and what was there when the log was opened is there the next time, too.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::model::{Step, apply, step};
+use super::power_fs::{PowerFs, random};
+use super::{SMALL, View};
+use crate::{Log, Options, Report};
+
+/// A log that is lost now and then, and the views that may be found after that.
+struct Life {
+    dir: tempfile::TempDir,
+    fs: PowerFs,
+    seed: u64,
+    options: Options,
+    /// The durable one first, then what was staged, step by step.
+    possible: Vec<View>,
+    losses: u64,
+}
+
+impl Life {
+    fn new(seed: u64, batch_bytes_max: usize) -> Life {
+        let options = Options { batch_bytes_max, ..SMALL };
+        let (dir, fs) = (tempfile::tempdir().unwrap(), PowerFs::new(seed));
+        Life { dir, fs, seed, options, possible: vec![View::empty()], losses: 0 }
+    }
+
+    /// Opens the log, however often that takes, and holds it against what is possible.
+    fn open(&mut self) -> Log {
+        loop {
+            let opened = Log::open_with(Arc::new(self.fs.clone()), self.dir.path(), self.options);
+            let Ok((log, recovery)) = opened else {
+                self.lose();
+                continue;
+            };
+            assert!(!recovery.is_damaged(), "no operator is needed: {recovery:?}");
+            let view = View::of(&log);
+            assert!(self.possible.contains(&view), "found {view:?}\nof {:?}\n{recovery:?}", self.possible);
+            self.possible = vec![view];
+            return log;
+        }
+    }
+
+    /// The power goes, or only the process; the next such event is drawn.
+    fn lose(&mut self) {
+        self.losses += 1;
+        if self.fs.is_off() || random(&mut self.seed) % 2 == 0 {
+            let dir = tempfile::tempdir().unwrap();
+            self.fs = self.fs.after_power_loss(random(&mut self.seed), dir.path());
+            self.dir = dir;
+        }
+        self.arm();
+    }
+
+    fn arm(&mut self) {
+        let after = random(&mut self.seed) % 60;
+        match random(&mut self.seed) % 3 {
+            0 => self.fs.fail_sync_after(after),
+            _ => self.fs.power_off_after(after),
+        }
+    }
+
+    fn run(&mut self, steps: &[Step]) {
+        let mut log = self.open();
+        self.arm();
+        for (term, step) in steps.iter().enumerate() {
+            let mut view = self.possible.last().unwrap().clone();
+            let result = match step {
+                Step::Sync => log.sync().map(|_| self.possible = vec![view]),
+                Step::Reopen => Err(crate::Error::Closed),
+                change => apply(change, term as u64, &mut log, &mut view).map(|()| self.possible.push(view)),
+            };
+            if result.is_err() {
+                drop(log);
+                self.lose();
+                log = self.open();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(250))]
+
+    #[test]
+    fn nothing_durable_is_ever_lost(
+        seed in any::<u64>(),
+        steps in proptest::collection::vec(step(), 1..80),
+        batch_bytes_max in prop_oneof![Just(0), Just(16 << 10)],
+    ) {
+        Life::new(seed, batch_bytes_max).run(&steps);
+    }
+}
+
+/// One history, with the power cut at each of its operations in turn, and then again at each operation of the opening.
+#[test]
+fn power_loss_at_every_operation_of_a_rotation_and_of_the_opening_after_it() {
+    let history = |fs: &PowerFs, dir: &Path| -> (Vec<View>, bool) {
+        let mut possible = vec![View::empty()];
+        let Ok((mut log, _)) = Log::open_with(Arc::new(fs.clone()), dir, SMALL) else { return (possible, false) };
+        for term in 0..6 {
+            for step in [
+                Step::Append { count: 3, payload_bytes: 9000, state: Some(term as u8) },
+                Step::Override { back: 2, count: 1 },
+                Step::Sync,
+            ] {
+                let mut view = possible.last().unwrap().clone();
+                let result = match step {
+                    Step::Sync => log.sync().map(|_| possible = vec![view]),
+                    change => apply(&change, term, &mut log, &mut view).map(|()| possible.push(view)),
+                };
+                if result.is_err() {
+                    return (possible, false);
+                }
+            }
+        }
+        (possible, true)
+    };
+    for cut in 0.. {
+        let (dir, fs) = (tempfile::tempdir().unwrap(), PowerFs::new(cut));
+        fs.power_off_after(cut);
+        let (possible, finished) = history(&fs, dir.path());
+        for second_cut in (0..40).step_by(3) {
+            let (dir, mut seed) = (tempfile::tempdir().unwrap(), cut * 1000 + second_cut);
+            let fs = fs.after_power_loss(random(&mut seed), dir.path());
+            fs.power_off_after(second_cut);
+            let _ = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL);
+            let dir = tempfile::tempdir().unwrap();
+            let fs = fs.after_power_loss(random(&mut seed), dir.path());
+            let (log, recovery) = Log::open_with(Arc::new(fs), dir.path(), SMALL).unwrap();
+            assert!(matches!(recovery.report, Report::Clean | Report::Torn { .. }), "{cut} {second_cut}: {recovery:?}");
+            assert!(possible.contains(&View::of(&log)), "{cut} {second_cut}: {recovery:?}");
+        }
+        if finished {
+            return;
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! A thread around a [`Log`], for any number of threads and tasks: group commit.
+//!
+//! One thread writes and syncs. While a sync runs, requests gather; the next sync covers them all. There is no timer:
+//! take all that is there, never wait for more.
+//!
+//! Each request owns a promise, kept with the result or, when it is dropped unkept, with [`Error::Closed`]: whatever
+//! becomes of the thread, nobody waits for ever.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, JoinHandle};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::Error;
+use crate::log::{Durable, Log, Options};
+use crate::reader::Reader;
+use crate::record::{Entry, EntryId, HEADER_BYTES, Index, Kind, Term};
+use crate::recovery::Recovery;
+
+/// Requests may wait for the disk up to this many bytes together; the next is refused with [`Error::Busy`].
+pub const QUEUE_BYTES_MAX: usize = 256 << 20;
+
+/// A log with a thread that writes it. Dropping it writes what is queued, then closes the log.
+#[derive(Debug)]
+pub struct Wal {
+    handle: Handle,
+    thread: Option<JoinHandle<Result<(), Error>>>,
+}
+
+/// Submits changes to a [`Wal`] from any thread. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    reader: Reader,
+}
+
+/// The result of a request, when the sync that covers it has returned: wait for it, or await it.
+#[derive(Debug)]
+#[must_use = "what is submitted is durable only when its ticket says so"]
+pub struct Ticket {
+    slot: Arc<Slot>,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Index of the request's first entry; if it had none, the index after the last of the log.
+    pub first: Index,
+    /// Index of its last entry; if it had none, the last of the log.
+    pub last: Index,
+    /// The sync that covers it.
+    pub durable: Durable,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    requests: Vec<Request>,
+    bytes: usize,
+    /// No request is taken any more.
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Request {
+    change: Change,
+    promise: Promise,
+}
+
+#[derive(Debug)]
+enum Change {
+    Entries { entries: Vec<Entry>, state: Option<Bytes> },
+    Payloads { term: Term, stamp_ms: u64, kind: Kind, payloads: Vec<Bytes> },
+    TruncatePrefix(EntryId),
+}
+
+/// Where a result is put and waited for.
+#[derive(Debug, Default)]
+struct Slot {
+    state: Mutex<SlotState>,
+    kept: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SlotState {
+    result: Option<Result<Receipt, Error>>,
+    waker: Option<Waker>,
+}
+
+/// The writer's end of a [`Slot`].
+#[derive(Debug)]
+struct Promise {
+    slot: Arc<Slot>,
+}
+
+impl Wal {
+    /// Opens the log in `dir` as [`Log::open`] does, and starts its thread.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Log::open`], and [`Error::Damaged`] for a log with damage: open that with [`Log::open`] to read it.
+    pub fn open(dir: &Path, options: Options) -> Result<(Wal, Recovery), Error> {
+        let (mut log, recovery) = Log::open(dir, options)?;
+        // Nothing is staged, so this only asks whether the log takes changes.
+        log.sync()?;
+        Ok((Wal::start(log, dir)?, recovery))
+    }
+
+    fn start(log: Log, dir: &Path) -> Result<Wal, Error> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), work: Condvar::new() });
+        let handle = Handle { shared: shared.clone(), reader: log.reader() };
+        let thread = thread::Builder::new().name("kv-wal".to_owned()).spawn(move || write_all(log, &shared));
+        let thread = thread.map_err(Error::io("start a thread for", dir))?;
+        Ok(Wal { handle, thread: Some(thread) })
+    }
+
+    /// To submit changes with.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Reads what is durable.
+    pub fn reader(&self) -> Reader {
+        self.handle.reader.clone()
+    }
+
+    /// Writes what is queued and closes the log. Handles that are left get [`Error::Closed`].
+    ///
+    /// # Errors
+    ///
+    /// The last sync failed, or the log was poisoned before.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.handle.shared.close();
+        match self.thread.take().expect("taken only here and by drop").join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        self.handle.shared.close();
+        // A panic of the thread has been reported by the thread, and an error has reached those who waited.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Handle {
+    /// Submits entries with indexes of the caller's, as [`Log::append`] takes them: for a single logical appender.
+    pub fn append(&self, entries: Vec<Entry>, state: Option<Bytes>) -> Ticket {
+        let bytes = entries.iter().map(|entry| entry.frame().len()).sum();
+        self.submit(Change::Entries { entries, state }, bytes)
+    }
+
+    /// Submits payloads, which get the next free indexes in the order in which requests reach the writer: for any number
+    /// of appenders. The payloads of one call are consecutive, and survive a crash together or not at all.
+    pub fn append_payloads(&self, term: Term, stamp_ms: u64, kind: Kind, payloads: Vec<Bytes>) -> Ticket {
+        let bytes = payloads.iter().map(|payload| HEADER_BYTES + payload.len()).sum();
+        self.submit(Change::Payloads { term, stamp_ms, kind, payloads }, bytes)
+    }
+
+    /// Submits the removal of the entries up to `upto`, as [`Log::truncate_prefix`] does it.
+    pub fn truncate_prefix(&self, upto: EntryId) -> Ticket {
+        self.submit(Change::TruncatePrefix(upto), 0)
+    }
+
+    /// Reads what is durable.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    fn submit(&self, change: Change, bytes: usize) -> Ticket {
+        let slot = Arc::new(Slot::default());
+        let promise = Promise { slot: slot.clone() };
+        let mut queue = lock(&self.shared.queue);
+        if queue.closed {
+            promise.keep(Err(Error::Closed));
+        } else if queue.bytes > 0 && queue.bytes.saturating_add(bytes) > QUEUE_BYTES_MAX {
+            promise.keep(Err(Error::Busy { queued_bytes: queue.bytes }));
+        } else {
+            queue.bytes += bytes;
+            queue.requests.push(Request { change, promise });
+            self.shared.work.notify_one();
+        }
+        Ticket { slot }
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        lock(&self.queue).closed = true;
+        self.work.notify_all();
+    }
+
+    /// All that waits; at least one request, unless the queue is closed and empty.
+    fn take_all(&self) -> Vec<Request> {
+        let mut queue = lock(&self.queue);
+        while queue.requests.is_empty() && !queue.closed {
+            queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.bytes = 0;
+        std::mem::take(&mut queue.requests)
+    }
+}
+
+/// The thread: takes all that waits, stages it, syncs once, answers all.
+fn write_all(mut log: Log, shared: &Shared) -> Result<(), Error> {
+    let _guard = CloseOnExit(shared);
+    loop {
+        let requests = shared.take_all();
+        if requests.is_empty() {
+            return log.close();
+        }
+        let mut staged = Vec::with_capacity(requests.len());
+        for Request { change, promise } in requests {
+            match stage(&mut log, change) {
+                Ok(range) => staged.push((range, promise)),
+                Err(error) => promise.keep(Err(error)),
+            }
+        }
+        let result = log.sync();
+        for ((first, last), promise) in staged {
+            promise.keep(result.clone().map(|durable| Receipt { first, last, durable }));
+        }
+    }
+}
+
+/// First and last index of what was staged.
+fn stage(log: &mut Log, change: Change) -> Result<(Index, Index), Error> {
+    let entries = match change {
+        Change::Entries { entries, state } => {
+            log.append(&entries, state.as_deref())?;
+            entries
+        }
+        Change::Payloads { term, stamp_ms, kind, payloads } => {
+            let entries = encode(log.last().index.next(), term, stamp_ms, kind, &payloads)?;
+            log.append(&entries, None)?;
+            entries
+        }
+        Change::TruncatePrefix(upto) => {
+            log.truncate_prefix(upto)?;
+            Vec::new()
+        }
+    };
+    let last = log.last().index;
+    Ok((entries.first().map_or(last.next(), Entry::index), last))
+}
+
+fn encode(first: Index, term: Term, stamp_ms: u64, kind: Kind, payloads: &[Bytes]) -> Result<Vec<Entry>, Error> {
+    let bytes_max = crate::record::PAYLOAD_BYTES_MAX;
+    if let Some(payload) = payloads.iter().find(|payload| payload.len() > bytes_max) {
+        return Err(Error::TooLarge { what: "a payload", bytes: payload.len(), bytes_max });
+    }
+    let bytes = payloads.iter().map(|payload| HEADER_BYTES + payload.len()).sum();
+    let mut buffer = BytesMut::with_capacity(bytes);
+    let ids = (0..).map(|at| EntryId::new(term, first.plus(at)));
+    Ok(ids.zip(payloads).map(|(id, payload)| Entry::encode(&mut buffer, id, stamp_ms, kind, payload)).collect())
+}
+
+/// Refuses further requests when the thread ends, in whatever way; those that wait are dropped, and so answered.
+struct CloseOnExit<'a>(&'a Shared);
+
+impl Drop for CloseOnExit<'_> {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.0.queue);
+        queue.closed = true;
+        queue.requests.clear();
+    }
+}
+
+impl Promise {
+    fn keep(self, result: Result<Receipt, Error>) {
+        self.slot.put(result);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.slot.put(Err(Error::Closed));
+    }
+}
+
+impl Slot {
+    /// The first result stays.
+    fn put(&self, result: Result<Receipt, Error>) {
+        let mut state = lock(&self.state);
+        if state.result.is_some() {
+            return;
+        }
+        state.result = Some(result);
+        let waker = state.waker.take();
+        drop(state);
+        self.kept.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Ticket {
+    /// Blocks until the request is durable.
+    ///
+    /// # Errors
+    ///
+    /// The request was refused (nothing of it is in the log), or the sync failed (nothing is known about it).
+    pub fn wait(self) -> Result<Receipt, Error> {
+        let mut state = lock(&self.slot.state);
+        loop {
+            match &state.result {
+                Some(result) => return result.clone(),
+                None => state = self.slot.kept.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+impl Future for Ticket {
+    type Output = Result<Receipt, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = lock(&self.slot.state);
+        if let Some(result) = &state.result {
+            return Poll::Ready(result.clone());
+        }
+        state.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// What is under these locks is changed by steps that cannot panic half way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,256 @@
+//! The writing half of an open log: stages batches, writes them front to back, rotates, syncs, publishes, purges.
+//!
+//! Why it is right:
+//!
+//! - Room comes first. A batch is staged only when the place it will be written to exists, in the tail or in a segment
+//!   taken from the pool, so a full disk is met before anything is accepted.
+//! - A new segment's header is written only after a sync of the old one, and synced before any batch follows. So a
+//!   header proves durable what came before it, and only the newest segment can be torn.
+//! - Readers see a batch when it is durable, never before: bytes that a failed sync may take back are seen by nobody.
+//! - After a failed write or sync nothing is tried again: the owner drops the writer, and the log is poisoned.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+
+use crate::catalog::{Catalog, Change};
+use crate::error::{Error, LogId};
+use crate::format::{PAGE_BYTES, SegmentHeader, Standing, batch_bytes};
+use crate::fs::Fs;
+use crate::log::Stats;
+use crate::pool::Pool;
+use crate::reader::Reader;
+use crate::record::{Entry, EntryId, Index};
+use crate::segment::Segment;
+use crate::staged::{Seal, Staged};
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) id: LogId,
+    pub(crate) batch_bytes_max: usize,
+    pub(crate) catalog: Arc<RwLock<Catalog>>,
+    pub(crate) pool: Pool,
+    pub(crate) tail: Tail,
+    /// Segments before the tail that are still there, oldest first.
+    pub(crate) older: VecDeque<Arc<Segment>>,
+    /// What the log looks like after the last batch written.
+    pub(crate) written: Standing,
+    /// Sequence number of the last batch written.
+    pub(crate) seq: u64,
+    /// Checksum of its header.
+    pub(crate) chain: u32,
+    /// The last batch that is durable.
+    pub(crate) durable_batch: u64,
+    /// Batches not written yet.
+    pub(crate) staged: Vec<Staged>,
+    /// A buffer to use again.
+    pub(crate) spare: Vec<u8>,
+    pub(crate) stats: Stats,
+}
+
+/// The segment being written.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) segment: Arc<Segment>,
+    salt: u64,
+    /// Where the next batch goes.
+    offset: u64,
+}
+
+/// Where in the history of batches a segment begins.
+#[derive(Debug)]
+pub(crate) struct Position {
+    pub(crate) log_id: LogId,
+    /// The last batch written.
+    pub(crate) seq: u64,
+    /// The last batch known durable.
+    pub(crate) durable_batch: u64,
+    /// Checksum of the header of the last batch written.
+    pub(crate) chain: u32,
+}
+
+/// A batch that has been written, and where.
+struct Written {
+    batch: Staged,
+    segment: Arc<Segment>,
+    offset: u32,
+}
+
+impl Tail {
+    /// Begins a segment whose every byte is zero: its header is durable when this returns.
+    pub(crate) fn start(
+        fs: &dyn Fs,
+        segment: Arc<Segment>,
+        position: &Position,
+        standing: Standing,
+    ) -> Result<Tail, Error> {
+        let mut salt = [0; 8];
+        fs.random(&mut salt).map_err(Error::io("draw a salt for", &segment.path))?;
+        let header = SegmentHeader {
+            log_id: position.log_id,
+            seq: segment.seq,
+            salt: u64::from_le_bytes(salt),
+            next_batch: position.seq + 1,
+            durable_batch: position.durable_batch,
+            chain: position.chain,
+            standing,
+        };
+        segment.file.write_at(&header.encode(), 0).map_err(Error::io("write", &segment.path))?;
+        segment.file.sync().map_err(Error::io("sync", &segment.path))?;
+        Ok(Tail { segment, salt: header.salt, offset: PAGE_BYTES as u64 })
+    }
+
+    fn room(&self) -> u64 {
+        self.segment.bytes - self.offset
+    }
+}
+
+impl Writer {
+    /// What the log looks like with all that is staged.
+    pub(crate) fn standing(&self) -> &Standing {
+        self.staged.last().map_or(&self.written, |batch| &batch.standing)
+    }
+
+    /// The batch that a change goes to: the last one staged if it can take it, or a fresh one.
+    pub(crate) fn batch(&mut self, cuts: bool, more_bytes: usize) -> Result<&mut Staged, Error> {
+        if !self.staged.last().is_some_and(|batch| batch.accepts(cuts, more_bytes, self.batch_bytes_max)) {
+            let room = self.staged.last().map_or(self.tail.room(), Staged::room_after);
+            let need = batch_bytes(more_bytes) as u64;
+            let opens = if need > room { Some(self.pool.take(need + PAGE_BYTES as u64)?) } else { None };
+            let room = opens.as_ref().map_or(room, |segment| segment.bytes - PAGE_BYTES as u64);
+            let (standing, buffer) = (self.standing().clone(), std::mem::take(&mut self.spare));
+            self.staged.push(Staged::new(standing, buffer, room, opens));
+        }
+        Ok(self.staged.last_mut().expect("just pushed"))
+    }
+
+    /// Stages entries that follow the log or override its end.
+    pub(crate) fn append(&mut self, entries: &[Entry], state: Option<&[u8]>) -> Result<(), Error> {
+        let cuts = entries.first().is_some_and(|first| first.index() <= self.standing().last.index);
+        let bytes = entries.iter().map(|entry| entry.frame().len()).sum();
+        self.batch(cuts, bytes)?.append(entries, state);
+        self.stats.entries_appended += entries.len() as u64;
+        Ok(())
+    }
+
+    /// Index and term of an entry that is in the log, written or staged.
+    pub(crate) fn id_of(&self, index: Index, reader: &Reader) -> Result<EntryId, Error> {
+        let Standing { base, last, .. } = self.standing();
+        if index == base.index {
+            return Ok(*base);
+        }
+        // The newest batch that brought the entry counts: what it overrode lies in older ones.
+        let staged = self.staged.iter().rev().find_map(|batch| batch.term(index));
+        let gone = Error::OutOfRange { index, base: base.index, last: last.index };
+        staged.or_else(|| reader.term(index)).map(|term| EntryId::new(term, index)).ok_or(gone)
+    }
+
+    /// Stages a new end.
+    pub(crate) fn cut(&mut self, base: EntryId, last: EntryId) -> Result<(), Error> {
+        let standing = &mut self.batch(true, 0)?.standing;
+        (standing.base, standing.last) = (base, last);
+        Ok(())
+    }
+
+    /// Stages a new beginning.
+    pub(crate) fn rebase(&mut self, base: EntryId) -> Result<(), Error> {
+        self.batch(false, 0)?.standing.base = base;
+        Ok(())
+    }
+
+    /// Writes one batch that takes the log to `standing`, the end of which are `entries`.
+    pub(crate) fn replace(&mut self, standing: Standing, entries: &[Entry]) -> Result<(), Error> {
+        let bytes = entries.iter().map(|entry| entry.frame().len()).sum();
+        let batch = self.batch(true, bytes)?;
+        batch.append(entries, None);
+        batch.standing = standing;
+        self.sync()
+    }
+
+    /// Writes what is staged, and returns when it is durable. An error leaves the writer unusable.
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let mut written = Vec::with_capacity(self.staged.len());
+        for batch in std::mem::take(&mut self.staged) {
+            written.push(self.write(batch)?);
+        }
+        self.sync_tail()?;
+        self.publish(written);
+        self.purge();
+        Ok(())
+    }
+
+    /// Writes an empty batch, which proves durable all that came before it: the next opening need not write that again.
+    pub(crate) fn mark(&mut self) -> Result<(), Error> {
+        self.batch(false, 0)?;
+        self.sync()
+    }
+
+    fn write(&mut self, mut batch: Staged) -> Result<Written, Error> {
+        if let Some(segment) = batch.opens.take() {
+            self.rotate(segment)?;
+        }
+        let (salt, durable_batch, chain) = (self.tail.salt, self.durable_batch, self.chain);
+        self.chain = batch.seal(&mut self.written, &Seal { salt, seq: self.seq + 1, durable_batch, chain });
+        self.seq += 1;
+        let Tail { segment, offset, .. } = &mut self.tail;
+        segment.file.write_at(&batch.buffer, *offset).map_err(Error::io("write", &segment.path))?;
+        let written = Written { segment: segment.clone(), offset: *offset as u32, batch };
+        *offset += written.batch.buffer.len() as u64;
+        self.stats.batches_written += 1;
+        self.stats.bytes_written += written.batch.buffer.len() as u64;
+        Ok(written)
+    }
+
+    fn rotate(&mut self, segment: Arc<Segment>) -> Result<(), Error> {
+        self.sync_tail()?;
+        let position =
+            Position { log_id: self.id, seq: self.seq, durable_batch: self.durable_batch, chain: self.chain };
+        let tail = Tail::start(&*self.fs, segment, &position, self.written.clone())?;
+        self.older.push_back(std::mem::replace(&mut self.tail, tail).segment);
+        self.stats.rotations += 1;
+        Ok(())
+    }
+
+    fn sync_tail(&mut self) -> Result<(), Error> {
+        let segment = &self.tail.segment;
+        segment.file.sync().map_err(Error::io("sync", &segment.path))?;
+        self.durable_batch = self.seq;
+        self.stats.syncs += 1;
+        Ok(())
+    }
+
+    /// Shows readers what has become durable.
+    fn publish(&mut self, written: Vec<Written>) {
+        for Written { batch, segment, offset } in written {
+            segment.publish(offset as usize + batch.buffer.len());
+            let (base, last) = (batch.standing.base, batch.standing.last);
+            let change = Change { base, last, segment: &segment, offset, offsets: &batch.offsets, runs: &batch.runs };
+            self.catalog_mut().apply(change);
+            if batch.buffer.capacity() <= 2 * self.batch_bytes_max {
+                self.spare = batch.buffer;
+            }
+        }
+    }
+
+    fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Unlinks the oldest segments while nothing durable lies in them. In order, so that a crash leaves no gap.
+    pub(crate) fn purge(&mut self) {
+        let oldest = self.catalog_mut().oldest_segment().unwrap_or(self.tail.segment.seq);
+        while let Some(segment) = self.older.front()
+            && segment.seq < oldest
+        {
+            if let Err(error) = self.fs.remove(&segment.path) {
+                // Only room is lost, and the next sync tries again.
+                tracing::warn!(segment = %segment.path.display(), %error, "cannot remove a purged segment");
+                return;
+            }
+            self.older.pop_front();
+        }
+    }
+}
