@@ -1,7 +1,7 @@
 //! A state as a stream of bytes: sorted, checksummed, verified in full when it is read.
 //!
-//! The same bytes are the checkpoint on a disk and the snapshot that a far-behind replica receives. Writing needs only a
-//! view, so the store goes on meanwhile. Naming, syncing and renaming files is the caller's.
+//! The same bytes are the checkpoint on a disk and the snapshot that a far-behind replica receives. Writing needs only
+//! a view, so the store goes on meanwhile. Naming, syncing and renaming files is the caller's.
 
 mod format;
 mod reader;

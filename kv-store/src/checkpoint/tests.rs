@@ -117,12 +117,14 @@ fn checksums_that_match_are_not_enough() {
     let huge_key = with_block_checksum_repaired(huge_key, pairs_block);
     assert!(matches!(read(&mut &huge_key[..]), Err(CheckpointError::Malformed { part: p }) if p == part));
 
-    // The second key, "a", becomes "z".
-    let second = first_key_bytes + format::PAIR_HEADER_BYTES + b"the empty key".len();
-    let mut unsorted = good.clone();
-    unsorted[second + format::PAIR_HEADER_BYTES] = b'z';
-    let unsorted = with_block_checksum_repaired(unsorted, pairs_block);
-    assert!(matches!(read(&mut &unsorted[..]), Err(CheckpointError::Order { part: p }) if p == part));
+    // The third key, "b", becomes one before or the same as the second.
+    let third = first_key_bytes + 3 * format::PAIR_HEADER_BYTES + b"the empty key".len() + b"a1".len();
+    for key in [b'A', b'a'] {
+        let mut unsorted = good.clone();
+        unsorted[third] = key;
+        let unsorted = with_block_checksum_repaired(unsorted, pairs_block);
+        assert!(matches!(read(&mut &unsorted[..]), Err(CheckpointError::Order { part: p }) if p == part));
+    }
 
     let mut huge_block = good.clone();
     huge_block[pairs_block + 4] = 0xFF;

@@ -43,6 +43,25 @@ fn naive(a: &BTreeMap<Vec<u8>, u64>, b: &BTreeMap<Vec<u8>, u64>) -> Vec<Differen
         .collect()
 }
 
+/// Cuts every range right after its beginning, where nothing is.
+struct CutsNothingOff(ReadView);
+
+impl DigestSource for CutsNothingOff {
+    type Error = Infallible;
+
+    fn digest_of(&mut self, range: &KeyRange) -> Result<RangeDigest, Infallible> {
+        self.0.digest_of(range)
+    }
+
+    fn middle_of(&mut self, range: &KeyRange) -> Result<Option<Bytes>, Infallible> {
+        Ok(Some(Bytes::from([&range.from[..], &[0]].concat())))
+    }
+
+    fn pairs_of(&mut self, range: &KeyRange) -> Result<Vec<PairSummary>, Infallible> {
+        self.0.pairs_of(range)
+    }
+}
+
 /// Counts the questions, and may answer wrongly.
 struct Watched<F: FnMut(&mut RangeDigest)> {
     view: ReadView,
@@ -142,4 +161,11 @@ fn a_side_with_wrong_sums_is_named() {
     let mut liar = Watched { view: store_of(&numbered(10)).view(), questions: 0, bend };
     let found = diff(&mut store_of(&numbered(10)).view(), &mut liar, 10);
     assert_eq!(found, Err(DiffError::Inconsistent { first: false }));
+}
+
+#[test]
+fn a_side_that_cuts_nothing_off_is_named() {
+    let mut liar = CutsNothingOff(store_of(&numbered(300)).view());
+    let found = diff(&mut liar, &mut store_of(&numbered(290)).view(), 10);
+    assert_eq!(found, Err(DiffError::Inconsistent { first: true }));
 }

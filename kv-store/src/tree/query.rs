@@ -59,15 +59,13 @@ impl Tree {
 
     /// What has a key at or after `from` and before `to`.
     pub(crate) fn digest(&self, from: &[u8], to: Option<&[u8]>) -> RangeDigest {
-        let until = to.map_or(self.total(), |to| self.before(to));
-        // An empty range, or one that ends before it begins, has nothing in it.
-        if to.is_some_and(|to| to <= from) { RangeDigest::default() } else { minus(until, self.before(from)) }
+        if to.is_some_and(|to| to <= from) {
+            return RangeDigest::default();
+        }
+        let mut digest = to.map_or(self.total(), |to| self.before(to));
+        digest -= self.before(from);
+        digest
     }
-}
-
-fn minus(mut whole: RangeDigest, part: RangeDigest) -> RangeDigest {
-    whole -= part;
-    whole
 }
 
 /// Skips children, and takes their counts off `rank`, as long as `skip(rank, count)`.

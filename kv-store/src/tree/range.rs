@@ -1,7 +1,7 @@
 //! Iteration over a range, from both ends.
 //!
-//! Since ranks are cheap, a range is two ranks: the cursors start there, and the number of pairs between them tells when
-//! they have met.
+//! Since ranks are cheap, a range is two ranks: the cursors start there, and the number of pairs between them tells
+//! when they have met.
 
 use std::iter::FusedIterator;
 use std::slice;

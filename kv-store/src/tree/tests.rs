@@ -112,7 +112,12 @@ proptest! {
     }
 
     #[test]
-    fn ranges_agree_with_filtering(model in model(), from in key(), to in proptest::option::of(key()), ends in vec(any::<bool>(), 0..80)) {
+    fn ranges_agree_with_filtering(
+        model in model(),
+        from in key(),
+        to in proptest::option::of(key()),
+        ends in vec(any::<bool>(), 0..80),
+    ) {
         let tree = tree_of(&model);
         prop_assert_eq!(tree.digest(&from, to.as_deref()), naive_digest(&model, &from, to.as_deref()));
 
