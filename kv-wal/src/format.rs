@@ -62,8 +62,9 @@ mod batch {
 mod standing {
     pub(super) const CUTS: usize = 0;
     pub(super) const STATE_BYTES: usize = 4;
-    /// Unused in a segment header.
+    /// These two are unused in a segment header.
     pub(super) const BITMAP_SHIFT: usize = 5;
+    pub(super) const CUTS_END: usize = 6;
     pub(super) const CUT: usize = 8;
     pub(super) const LAST: usize = 16;
     pub(super) const BASE: usize = 32;
@@ -127,6 +128,8 @@ pub(crate) struct BatchHeader {
     pub(crate) count: u32,
     /// After this batch, but for the cuts.
     pub(crate) standing: Standing,
+    /// Whether this batch removes entries from the end of the log before it appends its own.
+    pub(crate) cuts_end: bool,
     pub(crate) written: NonZeroMap,
     /// Checksum of this header.
     pub(crate) crc: u32,
@@ -167,9 +170,9 @@ impl Standing {
         Index::new(self.last.index.get() + 1 - count as u64)
     }
 
-    /// Moves on to `next`, the standing after a batch that begins at `first`; counts the cut if there is one.
-    pub(crate) fn advance(&mut self, next: &Standing, first: Index) {
-        if first <= self.last.index {
+    /// Moves on to `next`, the standing after a batch that begins at `first`, and may remove what is there already.
+    pub(crate) fn advance(&mut self, next: &Standing, first: Index, cuts_end: bool) {
+        if cuts_end {
             self.cuts = self.cuts.wrapping_add(1);
             self.cut = first;
         }
@@ -275,6 +278,7 @@ impl BatchHeader {
         put_u32(sector, batch::COUNT, self.count);
         self.standing.encode(sector, batch::STANDING);
         sector[batch::STANDING + standing::BITMAP_SHIFT] = self.written.shift;
+        sector[batch::STANDING + standing::CUTS_END] = u8::from(self.cuts_end);
         sector[batch::BITMAP..][..BITMAP_BYTES].copy_from_slice(&self.written.bits);
         let crc = crc_around(sector, batch::CRC);
         put_u32(sector, batch::CRC, crc);
@@ -298,6 +302,7 @@ impl BatchHeader {
             body_bytes: get_u32(sector, batch::BODY_BYTES),
             count,
             standing,
+            cuts_end: sector[batch::STANDING + standing::CUTS_END] != 0,
             written: NonZeroMap {
                 shift: sector[batch::STANDING + standing::BITMAP_SHIFT].min(31),
                 bits: sector[batch::BITMAP..][..BITMAP_BYTES].try_into().expect("the bytes of the bitmap"),
@@ -387,6 +392,17 @@ fn get_id(bytes: &[u8], at: usize) -> EntryId {
     EntryId::new(Term::new(get_u64(bytes, at + 8)), Index::new(get_u64(bytes, at)))
 }
 
+/// Makes a segment look like one of another version.
+#[cfg(test)]
+pub(crate) fn set_version(page: &mut [u8], version: u32) {
+    for at in [0, HEADER_COPY] {
+        let sector = &mut page[at..at + SECTOR_BYTES];
+        put_u32(sector, segment::VERSION, version);
+        let crc = crc_around(sector, segment::CRC);
+        put_u32(sector, segment::CRC, crc);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,6 +432,7 @@ mod tests {
             body_bytes: body_bytes as u32,
             count: 2,
             standing: standing(),
+            cuts_end: true,
             written: NonZeroMap::EMPTY,
             crc: 0,
         }
@@ -440,12 +457,7 @@ mod tests {
     #[test]
     fn a_newer_version_is_told_from_damage() {
         let mut page = segment_header().encode();
-        for at in [0, HEADER_COPY] {
-            let sector = &mut page[at..at + SECTOR_BYTES];
-            put_u32(sector, segment::VERSION, VERSION + 1);
-            let crc = crc_around(sector, segment::CRC);
-            put_u32(sector, segment::CRC, crc);
-        }
+        set_version(&mut page, VERSION + 1);
         assert_eq!(SegmentHeader::decode(&page), Err(Fault::Version(VERSION + 1)));
     }
 
@@ -456,7 +468,7 @@ mod tests {
         let mut batch = vec![0; batch_bytes(100)];
         batch[SECTOR_BYTES..][..100].fill(0xa5);
         batch_header(100).seal(&mut batch);
-        assert_eq!((crc32c::crc32c(&page), crc32c::crc32c(&batch)), (1_542_173_647, 3_770_976_916));
+        assert_eq!((crc32c::crc32c(&page), crc32c::crc32c(&batch)), (1_542_173_647, 1_933_815_492));
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use crate::error::{Error, LogId};
-use crate::format::{Fault, PAGE_BYTES, SegmentHeader, VERSION, batch_bytes, is_zero};
+use crate::format::{BatchHeader, Fault, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, VERSION, batch_bytes, is_zero};
 use crate::fs::{Fs, Lock};
 use crate::log::{Log, Options, Stats, lock_path};
 use crate::pool::Pool;
@@ -84,21 +84,29 @@ fn find(fs: &dyn Fs, dir: &Path) -> Result<Vec<Found>, Error> {
         let file = fs.open(&path).map_err(Error::io("open", &path))?;
         file.sync().map_err(Error::io("sync", &path))?;
         let segment = Segment::new(seq, path, file)?;
-        let header = match SegmentHeader::decode(&segment.read_first_page()) {
-            // A file under another's name is none we could place.
-            Ok(header) if header.seq != seq => Err(Fault::Unreadable),
-            header => header,
-        };
+        let header = header_of(&segment);
         files.push(Found { segment, header });
     }
     fs.sync_dir(dir).map_err(Error::io("sync", dir))?;
     Ok(files)
 }
 
-/// Splits off the newest segments, which were prepared and never begun: a header of zeros was never written (A5).
+fn header_of(segment: &Segment) -> Result<SegmentHeader, Fault> {
+    match SegmentHeader::decode(&segment.read_page(0)) {
+        // A file under another's name is none we could place.
+        Ok(header) if header.seq != segment.seq => Err(Fault::Unreadable),
+        // Where there is a batch there was a header.
+        Err(Fault::Zeros) if BatchHeader::decode(&segment.read_page(1)[..SECTOR_BYTES]).is_ok() => {
+            Err(Fault::Unreadable)
+        }
+        header => header,
+    }
+}
+
+/// Takes out the segments that were prepared and never begun: a header of zeros was never written (A5), and neither was
+/// then any batch, since the header is durable before the first.
 fn take_prepared(files: &mut Vec<Found>) -> Vec<Arc<Segment>> {
-    let begun = files.iter().rposition(|found| found.header != Err(Fault::Zeros)).map_or(0, |last| last + 1);
-    files.split_off(begun).into_iter().map(|found| found.segment).collect()
+    files.extract_if(.., |found| found.header == Err(Fault::Zeros)).map(|found| found.segment).collect()
 }
 
 /// All segments must be ours, and of a version we know.
@@ -218,7 +226,8 @@ fn first_segment(
     let pool = |next| Pool::new(fs.clone(), dir, options.segment_bytes, next, options.prepare_ahead);
     let mut reuse = None;
     for segment in prepared {
-        if reuse.is_none() && segment.bytes == options.segment_bytes && is_zero(&segment.read_all()) {
+        let next = segment.seq > newest && segment.bytes == options.segment_bytes;
+        if reuse.is_none() && next && is_zero(&segment.read_all()) {
             reuse = Some(segment);
         } else {
             fs.remove(&segment.path).map_err(Error::io("remove", &segment.path))?;

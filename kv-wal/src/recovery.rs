@@ -20,6 +20,7 @@
 //! often its end had been cut, and that bounds what the lost batches can have held.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -206,7 +207,7 @@ impl Replay {
         let (base, last) = (header.standing.base, header.standing.last);
         let offset = u32::try_from(offset).expect("segments are below 4 GiB");
         self.catalog.apply(Change { base, last, segment: from.segment, offset, offsets: &offsets, runs: &runs });
-        self.standing.advance(&header.standing, first);
+        self.standing.advance(&header.standing, first, header.cuts_end);
         self.cut_damage(first);
         self.clip();
         self.torn_bytes = None;
@@ -340,5 +341,46 @@ impl Recovery {
     /// Bytes of a write that was cut; 0 if none was.
     pub fn torn_bytes(&self) -> u64 {
         if let Report::Torn { bytes } = self.report { bytes } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every row of the table, and that it has no other.
+    #[test]
+    fn the_table_over_all_combinations() {
+        let rows = [
+            (Evidence::Intact, false, Verdict::Accept),
+            (Evidence::Intact, true, Verdict::Accept),
+            (Evidence::Unwritten, false, Verdict::Torn),
+            (Evidence::Unwritten, true, Verdict::Damaged),
+            (Evidence::Spoiled, false, Verdict::Damaged),
+            (Evidence::Spoiled, true, Verdict::Damaged),
+        ];
+        for (evidence, marked, verdict) in rows {
+            assert_eq!(judge(evidence, marked), verdict, "{evidence:?}, marked durable: {marked}");
+        }
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "entries {} to {}", self.base.index.next(), self.last.index)?;
+        match &self.report {
+            Report::Clean => Ok(()),
+            Report::Torn { bytes } => write!(f, "; a torn write of {bytes} bytes was cut"),
+            Report::Damaged { ranges, state_in_doubt } => {
+                write!(f, "; unreadable:")?;
+                for range in ranges {
+                    match range.last {
+                        Some(last) => write!(f, " {} to {last}", range.first)?,
+                        None => write!(f, " from {} on", range.first)?,
+                    }
+                }
+                write!(f, "{}", if *state_in_doubt { "; the newest state may be lost" } else { "" })
+            }
+        }
     }
 }

@@ -118,21 +118,22 @@ impl Segment {
                 continue;
             }
             for (page, buffer) in buffer.chunks_mut(PAGE_BYTES).enumerate() {
-                self.read_page(buffer, offset + (page * PAGE_BYTES) as u64);
+                self.read_or_spoil(buffer, offset + (page * PAGE_BYTES) as u64);
             }
         }
         bytes
     }
 
-    /// The first page, as [`Segment::read_all`] reads it; zeros after the end of a file that is shorter.
-    pub(crate) fn read_first_page(&self) -> Vec<u8> {
-        let mut page = vec![0; PAGE_BYTES];
-        let bytes = PAGE_BYTES.min(self.bytes as usize);
-        self.read_page(&mut page[..bytes], 0);
-        page
+    /// A page, as [`Segment::read_all`] reads it; zeros after the end of a file that is shorter.
+    pub(crate) fn read_page(&self, page: u64) -> Vec<u8> {
+        let mut buffer = vec![0; PAGE_BYTES];
+        let offset = page * PAGE_BYTES as u64;
+        let bytes = self.bytes.saturating_sub(offset).min(PAGE_BYTES as u64);
+        self.read_or_spoil(&mut buffer[..bytes as usize], offset);
+        buffer
     }
 
-    fn read_page(&self, buffer: &mut [u8], offset: u64) {
+    fn read_or_spoil(&self, buffer: &mut [u8], offset: u64) {
         if let Err(error) = self.file.read_at(buffer, offset) {
             tracing::warn!(segment = %self.path.display(), offset, %error, "unreadable page");
             buffer.fill(UNREADABLE_BYTE);

@@ -86,6 +86,8 @@ impl Staged {
         let body_bytes = self.buffer.len() - SECTOR_BYTES;
         self.buffer.resize(batch_bytes(body_bytes), 0);
         let (cuts, cut) = (before.cuts, before.cut);
+        let first = self.standing.first(self.offsets.len());
+        let cuts_end = first <= before.last.index;
         let header = BatchHeader {
             salt: seal.salt,
             seq: seal.seq,
@@ -95,10 +97,11 @@ impl Staged {
             body_bytes: u32::try_from(body_bytes).expect("limited by BATCH_BYTES_MAX"),
             count: u32::try_from(self.offsets.len()).expect("limited by BATCH_BYTES_MAX"),
             standing: Standing { cuts, cut, ..self.standing.clone() },
+            cuts_end,
             written: NonZeroMap::EMPTY,
             crc: 0,
         };
-        before.advance(&self.standing, self.standing.first(self.offsets.len()));
+        before.advance(&self.standing, first, cuts_end);
         header.seal(&mut self.buffer)
     }
 }

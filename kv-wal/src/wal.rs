@@ -115,7 +115,8 @@ impl Wal {
         Ok((Wal::start(log, dir)?, recovery))
     }
 
-    fn start(log: Log, dir: &Path) -> Result<Wal, Error> {
+    /// Starts the thread of an open log; `dir` names it in errors.
+    pub(crate) fn start(log: Log, dir: &Path) -> Result<Wal, Error> {
         let shared = Arc::new(Shared { queue: Mutex::default(), work: Condvar::new() });
         let handle = Handle { shared: shared.clone(), reader: log.reader() };
         let thread = thread::Builder::new().name("kv-wal".to_owned()).spawn(move || write_all(log, &shared));

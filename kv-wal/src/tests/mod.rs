@@ -1,8 +1,12 @@
 //! Tests of the whole log, on real files, on files with damage, and on a disk that loses power.
 
+mod damage;
+mod faults;
 mod model;
 mod power;
 mod power_fs;
+mod torn;
+mod wal;
 
 use std::fs;
 use std::path::{Path, PathBuf};

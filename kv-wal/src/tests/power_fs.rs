@@ -30,6 +30,7 @@ struct World {
     /// After so many operations the power goes, or a sync fails.
     power_off_at: Option<u64>,
     sync_fails_at: Option<u64>,
+    full: bool,
     random: u64,
 }
 
@@ -97,6 +98,25 @@ impl PowerFs {
 
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
+    }
+
+    /// The files that lie in `dir`, as if all of them were durable.
+    pub(crate) fn over(dir: &Path) -> PowerFs {
+        let fs = PowerFs::new(1);
+        let names: Names = std::fs::read_dir(dir).unwrap().map(|e| (e.unwrap().path(), Arc::default())).collect();
+        fs.world().names = names;
+        fs
+    }
+
+    /// From now on there is no room for another byte, or there is again.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.world().full = full;
+    }
+
+    /// The disk does nothing until `during` has returned.
+    pub(crate) fn while_stalled<T>(&self, during: impl FnOnce() -> T) -> T {
+        let _world = self.world();
+        during()
     }
 
     /// Whether the power has gone.
@@ -214,7 +234,11 @@ impl File for PowerFile {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.world.lock().unwrap().step()?;
+        let mut world = self.world.lock().unwrap();
+        world.step()?;
+        if world.full && offset + data.len() as u64 > self.live.bytes()? {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.image.lock().unwrap().unsynced.push((offset as usize, data.to_owned()));
         self.live.write_at(data, offset)
     }

@@ -1,0 +1,181 @@
+//! One byte flipped, a sector zeroed, a file gone: nothing acknowledged goes missing without a report, nothing damaged
+//! is given out, nothing panics.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::power_fs::PowerFs;
+use super::{SMALL, View, copy_dir, entries, entry, id, open, segments};
+use crate::format::{PAGE_BYTES, SECTOR_BYTES};
+use crate::record::Index;
+use crate::{Damage, Error, Log, Recovery, Report};
+
+/// Two segments: one with an override among its batches and a truncation, one with ordinary appends.
+fn history(dir: &Path) -> View {
+    let (mut log, _) = open(dir);
+    let mut sync = |log: &mut Log| log.sync().map(drop).unwrap();
+    log.append(&entries(1, 1..=5), Some(b"one")).unwrap();
+    sync(&mut log);
+    log.append(&entries(1, 6..=9), None).unwrap();
+    sync(&mut log);
+    log.append(&entries(2, 4..=6), Some(b"two")).unwrap();
+    sync(&mut log);
+    log.append(&entries(2, 7..=9), None).unwrap();
+    sync(&mut log);
+    log.truncate_suffix(Index::new(8)).unwrap();
+    sync(&mut log);
+    log.append(&entries(3, 9..=10), None).unwrap();
+    sync(&mut log);
+    log.close().unwrap();
+    let (mut log, _) = open(dir);
+    log.append(&entries(3, 11..=12), Some(b"three")).unwrap();
+    sync(&mut log);
+    log.append(&entries(3, 13..=14), None).unwrap();
+    sync(&mut log);
+    View::of(&log)
+}
+
+/// Opens a damaged log without syncs, which would be most of the time.
+fn open_quick(dir: &Path) -> (Log, Recovery) {
+    Log::open_with(Arc::new(PowerFs::over(dir)), dir, SMALL).unwrap()
+}
+
+/// Whatever was done to the files of `dir`: the log is as it was, or says which of its entries are not.
+fn check(dir: &Path, view: &View, what: &str) -> Recovery {
+    let (mut log, recovery) = open_quick(dir);
+    let Report::Damaged { ranges, state_in_doubt } = &recovery.report else {
+        assert_eq!(&View::of(&log), view, "{what}: {recovery:?}");
+        return recovery;
+    };
+    let reader = log.reader();
+    for expected in &view.entries {
+        let index = expected.index();
+        match reader.read(index..index.next(), usize::MAX) {
+            Ok(found) => assert_eq!(&found[..], std::slice::from_ref(expected), "{what}: {recovery:?}"),
+            Err(error) => {
+                let reported = |d: &Damage| d.first <= index && d.last.is_none_or(|last| index <= last);
+                assert!(matches!(error, Error::Damaged { .. }), "{what}: {error}");
+                assert!(ranges.iter().any(reported), "{what}: {index} is gone and not in {ranges:?}");
+            }
+        }
+    }
+    assert!(*state_in_doubt || log.state() == view.state, "{what}: {recovery:?}");
+    let next = log.last().index.get() + 1;
+    assert!(matches!(log.append(&[entry(9, next, 0)], None), Err(Error::Damaged { .. })));
+    assert!(matches!(log.sync(), Err(Error::Damaged { .. })));
+    recovery
+}
+
+#[test]
+fn every_flipped_byte_is_harmless_or_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let view = history(dir.path());
+    let damaged = copy_dir(dir.path());
+    let (mut harmless, mut reported) = (0, 0);
+    for path in segments(dir.path()) {
+        let name = path.file_name().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| (last + 1).next_multiple_of(PAGE_BYTES));
+        // Padding is all alike: every byte where something is written, some of the zeros, and a page beyond the end.
+        let interesting = |at: &usize| bytes[*at] != 0 || at % SECTOR_BYTES < 60 || at % 97 == 0;
+        for at in (0..(end + PAGE_BYTES).min(bytes.len())).filter(interesting) {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            for old in segments(damaged.path()) {
+                fs::remove_file(old).unwrap();
+            }
+            for copy in segments(dir.path()) {
+                fs::copy(&copy, damaged.path().join(copy.file_name().unwrap())).unwrap();
+            }
+            fs::write(damaged.path().join(name), flipped).unwrap();
+            let recovery = check(damaged.path(), &view, &format!("byte {at} of {name:?}"));
+            *(if recovery.is_damaged() { &mut reported } else { &mut harmless }) += 1;
+        }
+    }
+    assert!(reported > 1000 && harmless > 1000, "{reported} reported, {harmless} harmless");
+}
+
+#[test]
+fn a_lost_override_takes_what_it_may_have_overridden_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let view = history(dir.path());
+    // The third batch, which overrode entries 4 to 9 by 4 to 6; the fourth begins at 7.
+    flip(&segments(dir.path())[0], 3 * PAGE_BYTES + 20);
+    let recovery = check(dir.path(), &view, "override");
+    let lost = Damage { first: Index::new(4), last: Some(Index::new(6)) };
+    assert_eq!(recovery.report, Report::Damaged { ranges: vec![lost], state_in_doubt: false });
+}
+
+#[test]
+fn damage_that_was_overridden_or_truncated_is_of_no_account() {
+    let dir = tempfile::tempdir().unwrap();
+    let view = history(dir.path());
+    // The second batch brought 6 to 9, all of which the third overrode.
+    flip(&segments(dir.path())[0], 2 * PAGE_BYTES + 20);
+    assert!(!check(dir.path(), &view, "overridden").is_damaged());
+    // The first brought 1 to 5, of which 1 to 3 are left.
+    flip(&segments(dir.path())[0], PAGE_BYTES + 600);
+    let pristine = tempfile::tempdir().unwrap();
+    history(pristine.path());
+    let (mut log, _) = open(pristine.path());
+    log.truncate_prefix(id(1, 3)).unwrap();
+    log.sync().unwrap();
+    let view = View::of(&log);
+    drop(log);
+    flip(&segments(pristine.path())[0], PAGE_BYTES + 600);
+    assert!(!check(pristine.path(), &view, "truncated").is_damaged());
+}
+
+#[test]
+fn zeros_where_a_durable_batch_was_are_damage_and_no_torn_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let view = history(dir.path());
+    for (page, sectors) in [(2, 0..1), (4, 1..2), (4, 0..8), (6, 0..2)] {
+        let damaged = copy_dir(dir.path());
+        let path = &segments(damaged.path())[0];
+        let mut bytes = fs::read(path).unwrap();
+        bytes[page * PAGE_BYTES..][sectors.start * SECTOR_BYTES..sectors.end * SECTOR_BYTES].fill(0);
+        fs::write(path, bytes).unwrap();
+        let recovery = check(damaged.path(), &view, "zeroed");
+        assert_eq!(recovery.is_damaged(), page != 2, "the second batch is overridden; {recovery:?}");
+    }
+}
+
+#[test]
+fn a_missing_or_shortened_segment_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let view = history(dir.path());
+    let damaged = copy_dir(dir.path());
+    fs::remove_file(&segments(damaged.path())[0]).unwrap();
+    assert!(check(damaged.path(), &view, "removed").is_damaged());
+    for bytes in [0, 100, PAGE_BYTES, 3 * PAGE_BYTES + 17] {
+        let damaged = copy_dir(dir.path());
+        let path = &segments(damaged.path())[0];
+        fs::File::options().write(true).open(path).unwrap().set_len(bytes as u64).unwrap();
+        assert!(check(damaged.path(), &view, "shortened").is_damaged(), "{bytes} bytes");
+    }
+}
+
+/// Found on reading, long after opening: the entry is refused, its neighbours are not.
+#[test]
+fn damage_after_opening_is_found_by_the_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.append(&entries(1, 1..=3), None).unwrap();
+    log.sync().unwrap();
+    flip(&segments(dir.path())[0], PAGE_BYTES + SECTOR_BYTES + 53 + 40);
+    let reader = log.reader();
+    let read = |from, to| reader.read(Index::new(from)..Index::new(to), usize::MAX);
+    assert_eq!(read(1, 4).unwrap(), entries(1, 1..=1), "ends before the damage");
+    assert!(matches!(read(2, 4), Err(Error::Unreadable { index, .. }) if index == Index::new(2)));
+    assert_eq!(read(3, 4).unwrap(), entries(1, 3..=3));
+}
+
+fn flip(path: &Path, at: usize) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at as u64).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], at as u64).unwrap();
+}

@@ -1,0 +1,102 @@
+//! The last write of a log, stopped at every sector: what was durable is there, and the rest is there or cut, without a
+//! report of damage.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::{SMALL, View, copy_dir, entries, entry, open, segments};
+use crate::format::SECTOR_BYTES;
+use crate::{Log, Options};
+
+/// A log before and after its last sync, which wrote three batches.
+struct LastWrite {
+    before: tempfile::TempDir,
+    segment: PathBuf,
+    after: Vec<u8>,
+    /// Sectors in which they differ.
+    sectors: Vec<usize>,
+    /// What may be found: nothing of the last sync, one batch of it, two, all.
+    views: Vec<View>,
+}
+
+impl LastWrite {
+    fn new() -> LastWrite {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(dir.path(), Options { batch_bytes_max: 0, ..SMALL }).unwrap();
+        log.append(&entries(1, 1..=5), Some(b"old")).unwrap();
+        log.sync().unwrap();
+        let mut views = vec![View::of(&log)];
+        let before = copy_dir(dir.path());
+        let changes = [vec![entry(2, 4, 1500), entry(2, 5, 3000)], vec![entry(2, 6, 0)], vec![entry(2, 7, 5000)]];
+        for (change, state) in changes.iter().zip([b"aaa", b"bbb", b"ccc"]) {
+            log.append(change, Some(state)).unwrap();
+            let mut view = views.last().unwrap().clone();
+            view.entries.retain(|entry| entry.index() < change[0].index());
+            view.entries.extend_from_slice(change);
+            view.state = Some(bytes::Bytes::from_static(state));
+            views.push(view);
+        }
+        log.sync().unwrap();
+        assert_eq!(&View::of(&log), views.last().unwrap());
+        drop(log);
+        let segment = segments(dir.path()).pop().unwrap();
+        let (old, after) =
+            (fs::read(before.path().join(segment.file_name().unwrap())).unwrap(), fs::read(&segment).unwrap());
+        let pairs = old.chunks(SECTOR_BYTES).zip(after.chunks(SECTOR_BYTES)).enumerate();
+        let sectors = pairs.filter(|(_, (old, new))| old != new).map(|(sector, _)| sector).collect();
+        LastWrite { before, segment, after, sectors, views }
+    }
+
+    /// Opens the log as it is when only the sectors that `reached` says were written. Gives the number of batches found.
+    fn stop(&self, reached: impl Fn(usize) -> bool) -> usize {
+        let dir = copy_dir(self.before.path());
+        self.write(dir.path(), &reached);
+        let (log, recovery) = open(dir.path());
+        assert!(!recovery.is_damaged(), "{recovery:?}");
+        let view = View::of(&log);
+        let found = self.views.iter().position(|possible| *possible == view).expect("a prefix of the batches");
+        drop(log);
+        // And it is still there the next time.
+        assert_eq!(View::of(&open(dir.path()).0), view);
+        found
+    }
+
+    fn write(&self, dir: &Path, reached: impl Fn(usize) -> bool) {
+        let path = dir.join(self.segment.file_name().unwrap());
+        let mut bytes = fs::read(&path).unwrap();
+        for (_, &sector) in self.sectors.iter().enumerate().filter(|(at, _)| reached(*at)) {
+            let range = sector * SECTOR_BYTES..(sector + 1) * SECTOR_BYTES;
+            bytes[range.clone()].copy_from_slice(&self.after[range]);
+        }
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_write_stopped_after_any_sector_leaves_whole_batches() {
+    let write = LastWrite::new();
+    let count = write.sectors.len();
+    let found: Vec<usize> = (0..=count).map(|stop| write.stop(|at| at < stop)).collect();
+    assert!(found.is_sorted(), "more written, more found: {found:?}");
+    assert_eq!((found[0], found[count]), (0, 3));
+    assert!(found.contains(&1) && found.contains(&2));
+}
+
+#[test]
+fn a_write_that_misses_any_one_sector_is_cut_there() {
+    let write = LastWrite::new();
+    for missing in 0..write.sectors.len() {
+        assert!(write.stop(|at| at != missing) < 3, "sector {missing}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn a_write_of_which_any_sectors_arrived_is_cut_to_whole_batches(reached in any::<u64>()) {
+        LastWrite::new().stop(|at| reached >> (at % 64) & 1 == 1);
+    }
+}
