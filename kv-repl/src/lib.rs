@@ -1,7 +1,17 @@
-//! Raft replication of a state machine: a core without I/O, a tokio driver, tokio-util codecs.
-
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+pub mod codec;
+mod driver;
 pub mod message;
 pub mod raft;
+pub mod transport;
 pub mod types;
+
+pub use driver::config::{ReplicaConfig, StartError};
+pub use driver::founding::FoundingRecord;
+pub use driver::replica::{COMMAND_BYTES_MAX, PeerStatus, ReadError, Replica, Status, WriteError};
+pub use driver::traits::{BoxError, CheckpointMeta, Log, LogError, LogReader, StateMachine};
+pub use driver::{Mark, state_hash};
+pub use raft::Role;
+pub use types::NodeId;

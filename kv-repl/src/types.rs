@@ -134,4 +134,6 @@ pub mod kind {
     pub const SESSION: Kind = Kind(3);
     /// Each replica notes its state hash when it applies this.
     pub const MARK: Kind = Kind(4);
+    /// Takes the number of a command that its client has given up, in place of the command.
+    pub const SKIP: Kind = Kind(5);
 }

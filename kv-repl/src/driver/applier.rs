@@ -1,0 +1,220 @@
+//! The thread that runs committed entries through the state machine, in order, and answers who waits for them.
+//!
+//! The state is write-locked for a chunk of entries at a time, so that readers wait for moments only. Every node
+//! applies every entry; the node whose process opened a command's session is the one whose client gets the outcome.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{error, info};
+
+use super::checkpoints::Checkpoints;
+use super::replicated::{Effect, Replicated};
+use super::shared::{Answer, Shared, mark_of};
+use super::task::Own;
+use super::traits::{LogReader, StateMachine};
+use crate::types::{Entry, EntryId, Index, NodeId};
+
+/// Entries applied under one write lock.
+const CHUNK_ENTRIES: usize = 256;
+/// Bytes of stored entries read at once.
+const READ_BYTES: usize = 4 << 20;
+
+/// Work for the applier, in the order of the log.
+pub(crate) enum ApplyTask {
+    /// Committed entries from the core's memory.
+    Entries(Vec<Entry>),
+    /// Committed entries that are in the log, both ends included.
+    Stored { first: Index, last: Index },
+    /// Take the state that was received up to this entry in place of what is here.
+    Restore(EntryId),
+}
+
+/// A state that was received and verified, and waits to be taken.
+pub(crate) type Received<S> = Arc<Mutex<Option<Replicated<S>>>>;
+
+/// What the applier works with.
+pub(crate) struct Applier<S: StateMachine, R: LogReader> {
+    pub(crate) shared: Arc<Shared<S>>,
+    pub(crate) reader: R,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) received: Received<S>,
+    pub(crate) core: UnboundedSender<Own>,
+    /// This process, as its session is opened.
+    pub(crate) node: NodeId,
+    pub(crate) nonce: u64,
+    pub(crate) checkpoint_log_bytes: u64,
+    /// Bytes of [`ApplyTask::Entries`] that wait in the queue.
+    pub(crate) backlog_bytes: Arc<AtomicUsize>,
+}
+
+/// What the thread knows between tasks.
+struct Progress {
+    session: Option<u64>,
+    log_bytes: u64,
+    checkpoint_running: Arc<AtomicBool>,
+    checkpoint_thread: Option<JoinHandle<()>>,
+}
+
+impl<S: StateMachine, R: LogReader> Applier<S, R> {
+    /// Starts the thread. It ends when the sender is dropped.
+    pub(crate) fn spawn(self) -> std::io::Result<(Sender<ApplyTask>, JoinHandle<()>)> {
+        let (sender, receiver) = channel();
+        let thread = thread::Builder::new().name("kv-apply".into()).spawn(move || self.guarded_run(&receiver))?;
+        Ok((sender, thread))
+    }
+
+    /// A panicking state machine stops the node instead of leaving its clients waiting.
+    fn guarded_run(self, tasks: &Receiver<ApplyTask>) {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run(tasks)));
+        let reason = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(reason)) => reason,
+            Err(_) => "the state machine panicked".to_owned(),
+        };
+        error!(%reason, "applying has failed; this node leaves the cluster until it is restarted");
+        // The core may have ended first.
+        let _ = self.core.send(Own::Failed(reason));
+    }
+
+    fn run(&self, tasks: &Receiver<ApplyTask>) -> Result<(), String> {
+        let mut progress = Progress {
+            session: None,
+            log_bytes: 0,
+            checkpoint_running: Arc::new(AtomicBool::new(false)),
+            checkpoint_thread: None,
+        };
+        while let Ok(task) = tasks.recv() {
+            match task {
+                ApplyTask::Entries(entries) => {
+                    self.apply(&entries, &mut progress);
+                    let bytes: usize = entries.iter().map(|entry| entry.frame().len()).sum();
+                    self.backlog_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                }
+                ApplyTask::Stored { first, last } => self.apply_stored(first, last, &mut progress)?,
+                ApplyTask::Restore(last) => self.restore(last, &mut progress)?,
+            }
+            self.checkpoint_if_due(&mut progress);
+        }
+        if let Some(running) = progress.checkpoint_thread.take() {
+            // Its own failure has been logged.
+            let _ = running.join();
+        }
+        Ok(())
+    }
+
+    fn apply_stored(&self, mut first: Index, last: Index, progress: &mut Progress) -> Result<(), String> {
+        while first <= last {
+            let entries = self.reader.read(first..last.next(), READ_BYTES).map_err(|error| format!("log: {error}"))?;
+            let read = entries.last().ok_or("log: committed entries are missing")?.index();
+            self.apply(&entries, progress);
+            first = read.next();
+        }
+        Ok(())
+    }
+
+    fn apply(&self, entries: &[Entry], progress: &mut Progress) {
+        let mut effects = Vec::with_capacity(entries.len().min(CHUNK_ENTRIES));
+        for chunk in entries.chunks(CHUNK_ENTRIES) {
+            let mut state = self.shared.state.write();
+            for entry in chunk {
+                let effect = state.apply(entry);
+                if let Effect::Mark { .. } = effect {
+                    self.shared.note_mark(mark_of(&state));
+                }
+                effects.push((entry.index(), effect));
+                progress.log_bytes += entry.frame().len() as u64;
+            }
+            let applied = state.applied.index;
+            drop(state);
+            self.shared.advance_applied(applied);
+            self.deliver(&mut effects, progress);
+        }
+    }
+
+    /// Gives the effects to those of this process that wait for them.
+    fn deliver(&self, effects: &mut Vec<(Index, Effect<S::Outcome>)>, progress: &mut Progress) {
+        let mine = &mut progress.session;
+        self.shared.answer(effects.drain(..).filter_map(|(index, effect)| match effect {
+            Effect::Outcome { session, sequence, outcome } if Some(session) == *mine => {
+                Some((sequence, Answer::Outcome(outcome)))
+            }
+            Effect::Mark { session, sequence } if Some(session) == *mine => Some((sequence, Answer::Marked(index))),
+            Effect::Skipped { session, sequence } if Some(session) == *mine => Some((sequence, Answer::Lost)),
+            Effect::Session { session, node, nonce } if node == self.node && nonce == self.nonce => {
+                *mine = Some(session);
+                self.tell_core(Own::SessionOpen(session));
+                None
+            }
+            Effect::Gap { session } if Some(session) == *mine => {
+                self.tell_core(Own::Resend);
+                None
+            }
+            _ => None,
+        }));
+    }
+
+    fn restore(&self, last: EntryId, progress: &mut Progress) -> Result<(), String> {
+        let received = self.received.lock().take().filter(|state| state.applied == last);
+        let new = received.ok_or_else(|| format!("the received checkpoint at entry {last} is missing"))?;
+        let mine = new.session(self.node, self.nonce);
+        let mut state = self.shared.state.write();
+        if state.applied.index >= last.index {
+            return Ok(());
+        }
+        // The old state is dropped only after the lock is free: that can take a while.
+        let old = std::mem::replace(&mut *state, new);
+        drop(state);
+        drop(old);
+        info!(%last, "restored the state from a received checkpoint");
+        if let Some((session, last_sequence)) = mine {
+            self.shared.answers_lost_up_to(last_sequence);
+            progress.session = Some(session);
+            self.tell_core(Own::SessionOpen(session));
+        }
+        progress.log_bytes = 0;
+        self.shared.advance_applied(last.index);
+        Ok(())
+    }
+
+    /// Takes a read view, which costs nothing, and lets a thread write it out while applying goes on.
+    fn checkpoint_if_due(&self, progress: &mut Progress) {
+        if progress.log_bytes < self.checkpoint_log_bytes || progress.checkpoint_running.load(Ordering::Acquire) {
+            return;
+        }
+        progress.log_bytes = 0;
+        let state = self.shared.state.read();
+        let (view, meta) = (state.machine.view(), state.checkpoint_meta());
+        drop(state);
+        let (checkpoints, core) = (self.checkpoints.clone(), self.core.clone());
+        progress.checkpoint_running.store(true, Ordering::Release);
+        let running = progress.checkpoint_running.clone();
+        let write = move || {
+            match checkpoints.write::<S>(&view, &meta).and_then(|()| checkpoints.prune()) {
+                Ok(upto) => {
+                    info!(last = %meta.last, "checkpoint written");
+                    // The core may have ended first.
+                    let _ = upto.map(|upto| core.send(Own::Checkpointed(upto)));
+                }
+                Err(error) => error!(%error, last = %meta.last, "no checkpoint could be written; the log is kept"),
+            }
+            running.store(false, Ordering::Release);
+        };
+        match thread::Builder::new().name("kv-checkpoint".into()).spawn(write) {
+            Ok(thread) => progress.checkpoint_thread = Some(thread),
+            Err(error) => {
+                error!(%error, "no thread for a checkpoint; the log is kept");
+                progress.checkpoint_running.store(false, Ordering::Release);
+            }
+        }
+    }
+
+    fn tell_core(&self, own: Own) {
+        // The core may have ended first.
+        let _ = self.core.send(own);
+    }
+}

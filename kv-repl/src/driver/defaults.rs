@@ -1,0 +1,132 @@
+//! The default composition: kv-wal as the log, kv-store as the state machine, TCP between nodes.
+
+#[cfg(feature = "file-log")]
+mod file_log {
+    use std::ops::Range;
+
+    use bytes::Bytes;
+
+    use crate::driver::traits::{Log, LogError, LogReader};
+    use crate::types::{Entry, EntryId, Index};
+
+    impl Log for kv_wal::Log {
+        type Reader = kv_wal::Reader;
+
+        fn append(&mut self, entries: &[Entry], state: Option<&[u8]>) -> Result<(), LogError> {
+            kv_wal::Log::append(self, entries, state).map_err(LogError::new)
+        }
+
+        fn reset(&mut self, base: EntryId) -> Result<(), LogError> {
+            kv_wal::Log::reset(self, base).map_err(LogError::new)
+        }
+
+        fn truncate_prefix(&mut self, upto: EntryId) -> Result<(), LogError> {
+            kv_wal::Log::truncate_prefix(self, upto).map_err(LogError::new)
+        }
+
+        fn sync(&mut self) -> Result<(), LogError> {
+            kv_wal::Log::sync(self).map(|_| ()).map_err(LogError::new)
+        }
+
+        fn state(&self) -> Option<Bytes> {
+            kv_wal::Log::state(self)
+        }
+
+        fn reader(&self) -> kv_wal::Reader {
+            kv_wal::Log::reader(self)
+        }
+    }
+
+    impl LogReader for kv_wal::Reader {
+        fn read(&self, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, LogError> {
+            kv_wal::Reader::read(self, range, bytes_max).map_err(LogError::new)
+        }
+
+        fn base(&self) -> EntryId {
+            kv_wal::Reader::base(self)
+        }
+
+        fn last(&self) -> EntryId {
+            kv_wal::Reader::last(self)
+        }
+
+        fn term_runs(&self) -> Vec<EntryId> {
+            kv_wal::Reader::term_runs(self)
+        }
+    }
+}
+
+#[cfg(feature = "store")]
+mod store {
+    use std::io;
+
+    use bytes::Bytes;
+    use kv_store::{Outcome, ReadView, Store};
+
+    use crate::driver::traits::{BoxError, CheckpointMeta, StateMachine};
+    use crate::types::Index;
+
+    impl StateMachine for Store {
+        type Outcome = Outcome;
+        type View = ReadView;
+
+        fn create(secret: [u8; 32]) -> Store {
+            Store::new(secret)
+        }
+
+        fn apply(&mut self, index: Index, _stamp_ms: u64, command: &Bytes) -> Outcome {
+            Store::apply(self, index, command)
+        }
+
+        fn view(&self) -> ReadView {
+            Store::view(self)
+        }
+
+        fn digest(&self) -> [u8; 32] {
+            ReadView::digest(self)
+        }
+
+        fn save(view: &ReadView, meta: &CheckpointMeta, out: &mut dyn io::Write) -> io::Result<()> {
+            let meta = kv_store::CheckpointMeta { last: meta.last, blob: meta.blob.clone() };
+            kv_store::checkpoint::write(view, &meta, out)
+        }
+
+        fn load(input: &mut dyn io::Read) -> Result<(Store, CheckpointMeta), BoxError> {
+            let (store, meta) = kv_store::checkpoint::read(input)?;
+            Ok((store, CheckpointMeta { last: meta.last, blob: meta.blob }))
+        }
+    }
+}
+
+#[cfg(all(feature = "file-log", feature = "store", feature = "tcp"))]
+mod composed {
+    use tokio::net::TcpListener;
+
+    use crate::driver::config::{ReplicaConfig, StartError};
+    use crate::driver::replica::Replica;
+    use crate::driver::traits::{BoxError, LogError};
+    use crate::transport::tcp::Tcp;
+
+    impl Replica<kv_store::Store> {
+        /// Starts a node of the default composition: its log in `config.dir/log`, its checkpoints in
+        /// `config.dir/checkpoints`, its peers over TCP on `listener`.
+        ///
+        /// # Errors
+        ///
+        /// As for [`Replica::start`]; the log may also be damaged, locked by another process, or of a newer version.
+        pub async fn open(mut config: ReplicaConfig, listener: TcpListener) -> Result<Self, StartError> {
+            let dir = config.dir.join("log");
+            let options = kv_wal::Options { segment_bytes: config.log_segment_bytes, ..kv_wal::Options::default() };
+            let opened = tokio::task::spawn_blocking(move || kv_wal::Log::open(&dir, options));
+            let (log, recovery) = opened
+                .await
+                .map_err(|panic| StartError::Other(BoxError::from(panic)))?
+                .map_err(|error| StartError::Log(LogError::new(error)))?;
+            if recovery.is_damaged() {
+                return Err(StartError::Damaged(recovery.to_string()));
+            }
+            config.dir = config.dir.join("checkpoints");
+            Replica::start(config, log, Tcp::new(listener)).await
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Runs the Raft core: a thin tokio driver with three threads (log, applier, checkpoints) and a task for each peer.
+//!
+//! In reading order: [`traits`] are the seams, `config` and `identity` say who a node is, `founding` how a cluster
+//! begins, `replicated` and `sessions` what is agreed on, `origin` and `reads` how clients' work reaches the leader,
+//! `task` is the one loop, `replica` the handle.
+
+mod applier;
+mod checkpoints;
+pub(crate) mod config;
+mod defaults;
+pub(crate) mod founding;
+mod identity;
+mod log_writer;
+mod origin;
+mod peers;
+mod reads;
+pub(crate) mod replica;
+mod replicated;
+mod sessions;
+mod shared;
+mod snapshots;
+mod start;
+mod task;
+pub(crate) mod traits;
+
+pub use replicated::state_hash;
+pub use shared::Mark;

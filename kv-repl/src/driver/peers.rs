@@ -1,0 +1,314 @@
+//! The connections to and from the other nodes.
+//!
+//! Each node dials every other one and sends on the connection it dialed; what it is sent comes on connections that the
+//! others dialed. So a connection has one writer, needs no multiplexing, and dies without taking the other direction
+//! with it. A dialer greets first; the acceptor answers with its own greeting or with a refusal that says what to do.
+//! Messages may be lost with their connection: the core expects that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, watch};
+use tokio_util::codec::Framed;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::identity::{Identity, Relation};
+use crate::codec::{Frame, FrameCodec, Hello, WireError};
+use crate::message::Message;
+use crate::transport::Transport;
+use crate::types::{Member, NodeId};
+
+/// How long a peer may take to connect and to greet.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// A failed connection is tried again after this, then after twice as long, up to the maximum.
+const REDIAL_WAIT: Duration = Duration::from_millis(20);
+const REDIAL_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Frames that wait for a peer; beyond it they are dropped, as if the network had lost them.
+const QUEUE_FRAMES: usize = 1024;
+/// Frames handed to the socket before it is flushed.
+const FLUSH_FRAMES: usize = 64;
+
+/// What happens on connections.
+#[derive(Debug)]
+pub(crate) enum PeerEvent {
+    /// A message of the core.
+    Message { from: Member, message: Message },
+    /// The connection to this peer is open.
+    Connected { peer: NodeId, connection: u64 },
+    /// The connection to this peer has ended.
+    Disconnected { peer: NodeId },
+    /// The peer is empty, as this node is.
+    Empty { peer: Member },
+    /// The founding record, from a peer that has it.
+    Found(Bytes),
+}
+
+/// What every connection works with.
+pub(crate) struct Context<T: Transport> {
+    pub(crate) transport: T,
+    pub(crate) identity: RwLock<Identity>,
+    /// Turns true when the founding record has been stored; greetings are then exchanged anew.
+    pub(crate) founded: watch::Sender<bool>,
+    pub(crate) events: mpsc::Sender<PeerEvent>,
+    /// Told where a peer's clients connect, as it greets.
+    pub(crate) on_greeting: Box<dyn Fn(NodeId, &str) + Send + Sync>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// The sending ends of the connections.
+pub(crate) struct Link {
+    pub(crate) peer: NodeId,
+    queue: mpsc::Sender<Frame>,
+}
+
+impl Link {
+    /// Queues a frame; false if the queue is full and the frame is lost.
+    pub(crate) fn send(&self, message: Message) -> bool {
+        self.queue.try_send(Frame::Message(message)).is_ok()
+    }
+}
+
+enum Ended {
+    /// Greet again at once: something has changed on this side.
+    Regreet,
+    /// The record was handed over: greet again soon.
+    Founded,
+    Refused(String),
+    Failed(WireError),
+    Closed,
+}
+
+/// Starts dialing a peer, again and again, and gives the end to send on.
+pub(crate) fn dial<T: Transport>(
+    context: Arc<Context<T>>,
+    peer: NodeId,
+    address: String,
+) -> (Link, impl Future<Output = ()> + Send) {
+    let (queue, frames) = mpsc::channel(QUEUE_FRAMES);
+    let dialer = Dialer { context, peer, address, frames, connection: 0, complaint: Mutex::new(String::new()) };
+    (Link { peer, queue }, dialer.run())
+}
+
+struct Dialer<T: Transport> {
+    context: Arc<Context<T>>,
+    peer: NodeId,
+    address: String,
+    frames: mpsc::Receiver<Frame>,
+    connection: u64,
+    /// What was last complained about, so that a lasting trouble is logged once.
+    complaint: Mutex<String>,
+}
+
+impl<T: Transport> Dialer<T> {
+    async fn run(mut self) {
+        let stop = self.context.stop.clone();
+        let mut wait = REDIAL_WAIT;
+        while !stop.is_cancelled() {
+            let connection = self.connection;
+            let ended = tokio::select! {
+                ended = self.connect() => ended,
+                () = stop.cancelled() => return,
+            };
+            if self.connection != connection {
+                wait = REDIAL_WAIT;
+                self.emit(PeerEvent::Disconnected { peer: self.peer }).await;
+            }
+            // What was queued for the connection that ended is lost with it.
+            while self.frames.try_recv().is_ok() {}
+            match ended {
+                Ended::Regreet => continue,
+                Ended::Founded => {}
+                Ended::Refused(reason) => self.complain(&format!("refused by the peer: {reason}")),
+                Ended::Failed(error) => self.complain(&error.to_string()),
+                Ended::Closed => debug!(peer = %self.peer, "connection closed by the peer"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => return,
+            }
+            wait = (wait * 2).min(REDIAL_WAIT_MAX);
+        }
+    }
+
+    async fn connect(&mut self) -> Ended {
+        let mut founded = self.context.founded.subscribe();
+        founded.mark_unchanged();
+        let greeting = tokio::time::timeout(GREETING_TIMEOUT, self.greet());
+        let (mut stream, hello) = match greeting.await {
+            Ok(Ok(greeted)) => greeted,
+            Ok(Err(ended)) => return ended,
+            Err(_) => return Ended::Failed(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        };
+        let relation = match self.context.identity.read().judge(&hello) {
+            Ok(relation) => relation,
+            Err(reason) => return Ended::Refused(format!("not talking to it: {reason}")),
+        };
+        (self.context.on_greeting)(self.peer, &hello.client_address);
+        match relation {
+            Relation::Members => self.send_messages(&mut stream).await,
+            Relation::PeerEmpty => self.hand_over(&mut stream).await,
+            Relation::BothEmpty => {
+                self.connection += 1;
+                self.emit(PeerEvent::Empty { peer: hello.from }).await;
+                wait_for_change(&mut stream, &mut founded).await
+            }
+            Relation::PeerFounded => wait_for_change(&mut stream, &mut founded).await,
+        }
+    }
+
+    async fn greet(&self) -> Result<(Framed<T::Stream, FrameCodec>, Hello), Ended> {
+        let stream = self.context.transport.connect(&self.address).await.map_err(|e| Ended::Failed(e.into()))?;
+        let mut stream = Framed::new(stream, FrameCodec);
+        let hello = self.context.identity.read().hello(self.peer);
+        stream.send(Frame::Hello(hello)).await.map_err(Ended::Failed)?;
+        match stream.next().await {
+            Some(Ok(Frame::Hello(hello))) if hello.from.id == self.peer => Ok((stream, hello)),
+            Some(Ok(Frame::Hello(hello))) => {
+                Err(Ended::Refused(format!("{} is node {}; check --peers", self.address, hello.from.id)))
+            }
+            Some(Ok(Frame::Refused(reason))) => Err(Ended::Refused(reason)),
+            Some(Ok(_)) => Err(Ended::Refused("it did not greet".to_owned())),
+            Some(Err(error)) => Err(Ended::Failed(error)),
+            None => Err(Ended::Closed),
+        }
+    }
+
+    async fn send_messages(&mut self, stream: &mut Framed<T::Stream, FrameCodec>) -> Ended {
+        while self.frames.try_recv().is_ok() {}
+        self.connection += 1;
+        self.complaint.lock().clear();
+        info!(peer = %self.peer, "connected");
+        self.emit(PeerEvent::Connected { peer: self.peer, connection: self.connection }).await;
+        let mut batch = Vec::with_capacity(FLUSH_FRAMES);
+        loop {
+            tokio::select! {
+                count = self.frames.recv_many(&mut batch, FLUSH_FRAMES) => {
+                    if count == 0 {
+                        return Ended::Closed;
+                    }
+                    for frame in batch.drain(..) {
+                        if let Err(error) = stream.feed(frame).await {
+                            return Ended::Failed(error);
+                        }
+                    }
+                    if let Err(error) = stream.flush().await {
+                        return Ended::Failed(error);
+                    }
+                }
+                frame = stream.next() => return ended_by(frame),
+            }
+        }
+    }
+
+    async fn hand_over(&self, stream: &mut Framed<T::Stream, FrameCodec>) -> Ended {
+        let record = self.context.identity.read().founding.as_ref().map(|record| record.encode());
+        let record = record.expect("only a founded node judges a peer to be an empty member");
+        match stream.send(Frame::Found(record)).await {
+            Ok(()) => Ended::Founded,
+            Err(error) => Ended::Failed(error),
+        }
+    }
+
+    async fn emit(&self, event: PeerEvent) {
+        // The core ends first when the node stops.
+        let _ = self.context.events.send(event).await;
+    }
+
+    fn complain(&self, trouble: &str) {
+        let mut last = self.complaint.lock();
+        if *last != trouble {
+            warn!(peer = %self.peer, address = %self.address, "no connection: {trouble}");
+            trouble.clone_into(&mut last);
+        }
+    }
+}
+
+async fn wait_for_change<S>(stream: &mut Framed<S, FrameCodec>, founded: &mut watch::Receiver<bool>) -> Ended
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    tokio::select! {
+        _ = founded.changed() => Ended::Regreet,
+        frame = stream.next() => ended_by(frame),
+    }
+}
+
+/// An acceptor says nothing after its greeting but, perhaps, why it hangs up.
+fn ended_by(frame: Option<Result<Frame, WireError>>) -> Ended {
+    match frame {
+        None => Ended::Closed,
+        Some(Ok(Frame::Refused(reason))) => Ended::Refused(reason),
+        Some(Ok(_)) => Ended::Refused("it spoke out of turn".to_owned()),
+        Some(Err(error)) => Ended::Failed(error),
+    }
+}
+
+/// Accepts peers until the node stops.
+pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
+    let stop = context.stop.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = context.transport.accept() => accepted,
+            () = stop.cancelled() => return,
+        };
+        match accepted {
+            Ok(stream) => {
+                let (context, stop) = (context.clone(), stop.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = serve(&context, stream) => {}
+                        () = stop.cancelled() => {}
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(%error, "a peer's connection could not be accepted");
+                tokio::time::sleep(REDIAL_WAIT).await;
+            }
+        }
+    }
+}
+
+async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream) {
+    let mut stream = Framed::new(stream, FrameCodec);
+    let hello = match tokio::time::timeout(GREETING_TIMEOUT, stream.next()).await {
+        Ok(Some(Ok(Frame::Hello(hello)))) => hello,
+        Ok(Some(Ok(_))) => return refuse(&mut stream, "greet first".to_owned()).await,
+        Ok(Some(Err(error))) => return refuse(&mut stream, error.to_string()).await,
+        Ok(None) | Err(_) => return,
+    };
+    let judged = context.identity.read().judge(&hello);
+    let relation = match judged {
+        Ok(relation) => relation,
+        Err(reason) => return refuse(&mut stream, reason).await,
+    };
+    (context.on_greeting)(hello.from.id, &hello.client_address);
+    let answer = context.identity.read().hello(hello.from.id);
+    if stream.send(Frame::Hello(answer)).await.is_err() {
+        return;
+    }
+    while let Some(frame) = stream.next().await {
+        let event = match (frame, relation) {
+            (Ok(Frame::Message(message)), Relation::Members) => PeerEvent::Message { from: hello.from, message },
+            (Ok(Frame::Found(record)), Relation::PeerFounded) => PeerEvent::Found(record),
+            (Ok(_), _) => return refuse(&mut stream, "that does not belong here".to_owned()).await,
+            (Err(error), _) => return refuse(&mut stream, error.to_string()).await,
+        };
+        if context.events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn refuse<S>(stream: &mut Framed<S, FrameCodec>, reason: String)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    warn!(%reason, "a connection to the peer port was refused");
+    // Whoever it is may have hung up.
+    let _ = stream.send(Frame::Refused(reason)).await;
+}

@@ -1,0 +1,186 @@
+//! All that apply reads: the embedder's state machine and, beside it, what replication itself must agree on.
+//!
+//! Everything here changes by entries only, is carried in checkpoints and covered by the state hash.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+
+use super::founding::FoundingRecord;
+use super::sessions::{Admission, Sessions};
+use super::traits::{CheckpointMeta, StateMachine};
+use crate::types::{Entry, EntryId, Index, NodeId, kind};
+
+const BLOB_VERSION: u8 = 1;
+
+/// The replicated state of one node.
+pub(crate) struct Replicated<S> {
+    pub(crate) machine: S,
+    pub(crate) applied: EntryId,
+    pub(crate) founding: Option<FoundingRecord>,
+    stamp_ms: u64,
+    sessions: Sessions,
+}
+
+/// What applying an entry means to the node process that waits for it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Effect<O> {
+    /// Nothing that anybody waits for.
+    Nothing,
+    /// A session was opened, or was open already.
+    Session { session: u64, node: NodeId, nonce: u64 },
+    /// A command was executed.
+    Outcome { session: u64, sequence: u64, outcome: O },
+    /// A mark was passed: note the state hash.
+    Mark { session: u64, sequence: u64 },
+    /// A command that its client has given up was passed over for good.
+    Skipped { session: u64, sequence: u64 },
+    /// A command was not executed, because one before it is missing.
+    Gap { session: u64 },
+}
+
+/// Payload of an entry that opens a session.
+pub(crate) fn session_payload(node: NodeId, nonce: u64) -> Bytes {
+    let mut out = BytesMut::with_capacity(16);
+    out.put_u64_le(node.get());
+    out.put_u64_le(nonce);
+    out.freeze()
+}
+
+/// Bytes that a session adds to a command.
+pub(crate) const COMMAND_HEADER_BYTES: usize = 16;
+
+/// Appends the payload of a command or a mark to `out`.
+pub(crate) fn put_command(session: u64, sequence: u64, command: &[u8], out: &mut BytesMut) {
+    out.put_u64_le(session);
+    out.put_u64_le(sequence);
+    out.put_slice(command);
+}
+
+impl<S: StateMachine> Replicated<S> {
+    /// Before the founding record. The state machine is not used yet.
+    pub(crate) fn empty() -> Self {
+        Replicated {
+            machine: S::create([0; 32]),
+            applied: EntryId::ZERO,
+            founding: None,
+            stamp_ms: 0,
+            sessions: Sessions::default(),
+        }
+    }
+
+    /// Runs one entry. Entries come in order, each once.
+    ///
+    /// # Panics
+    ///
+    /// If the entry is not the one after the last applied.
+    pub(crate) fn apply(&mut self, entry: &Entry) -> Effect<S::Outcome> {
+        assert_eq!(entry.index(), self.applied.index.next(), "entries are applied in order");
+        self.applied = entry.id();
+        self.stamp_ms = self.stamp_ms.max(entry.stamp_ms());
+        let mut payload = entry.payload();
+        match entry.kind() {
+            kind::COMMAND => self.admit(&mut payload, |state, session, sequence, command| {
+                let outcome = state.machine.apply(entry.index(), state.stamp_ms, command);
+                Effect::Outcome { session, sequence, outcome }
+            }),
+            kind::MARK => self.admit(&mut payload, |_, session, sequence, _| Effect::Mark { session, sequence }),
+            kind::SKIP => self.admit(&mut payload, |_, session, sequence, _| Effect::Skipped { session, sequence }),
+            kind::SESSION => self.apply_session(entry.index(), payload),
+            kind::FOUNDING => {
+                if let Some(record) = FoundingRecord::decode(&payload) {
+                    self.machine = S::create(record.secret);
+                    self.founding = Some(record);
+                }
+                Effect::Nothing
+            }
+            _ => Effect::Nothing,
+        }
+    }
+
+    /// Runs `fresh` if this is the next command of its session, and only then.
+    fn admit(
+        &mut self,
+        payload: &mut Bytes,
+        fresh: impl FnOnce(&mut Self, u64, u64, &Bytes) -> Effect<S::Outcome>,
+    ) -> Effect<S::Outcome> {
+        let Some((session, sequence)) = take_command_header(payload) else { return Effect::Nothing };
+        match self.sessions.admit(session, sequence) {
+            Admission::Fresh => fresh(self, session, sequence, payload),
+            Admission::Gap => Effect::Gap { session },
+            Admission::Duplicate | Admission::Unknown => Effect::Nothing,
+        }
+    }
+
+    fn apply_session(&mut self, index: Index, mut payload: Bytes) -> Effect<S::Outcome> {
+        if payload.len() != 16 {
+            return Effect::Nothing;
+        }
+        let node = NodeId::new(payload.get_u64_le());
+        let nonce = payload.get_u64_le();
+        Effect::Session { session: self.sessions.open(index.get(), node, nonce), node, nonce }
+    }
+
+    /// Session of the process `nonce` of `node`, and its last executed command.
+    pub(crate) fn session(&self, node: NodeId, nonce: u64) -> Option<(u64, u64)> {
+        self.sessions.find(node, nonce)
+    }
+
+    /// Everything but the state machine, as bytes that are the same on every node.
+    pub(crate) fn blob(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        out.put_u8(BLOB_VERSION);
+        out.put_u64_le(self.stamp_ms);
+        let record = self.founding.as_ref().map(FoundingRecord::encode).unwrap_or_default();
+        out.put_u32_le(record.len() as u32);
+        out.put_slice(&record);
+        self.sessions.encode(&mut out);
+        out.freeze()
+    }
+
+    /// The state hash: over the applied index, the state machine and everything beside it.
+    pub(crate) fn state_hash(&self) -> [u8; 32] {
+        state_hash(self.applied.index, &self.machine.digest(), &blob_hash(&self.blob()))
+    }
+
+    /// What goes into a checkpoint taken now.
+    pub(crate) fn checkpoint_meta(&self) -> CheckpointMeta {
+        CheckpointMeta { last: self.applied, blob: self.blob() }
+    }
+
+    /// The state that a checkpoint holds; `None` if its blob is not of this version.
+    pub(crate) fn restore(machine: S, meta: &CheckpointMeta) -> Option<Self> {
+        let mut blob = &meta.blob[..];
+        if blob.try_get_u8().ok()? != BLOB_VERSION {
+            return None;
+        }
+        let stamp_ms = blob.try_get_u64_le().ok()?;
+        let record_bytes = blob.try_get_u32_le().ok()? as usize;
+        let record = blob.get(..record_bytes)?;
+        let founding = if record.is_empty() { None } else { Some(FoundingRecord::decode(record)?) };
+        blob.advance(record_bytes);
+        let sessions = Sessions::decode(&mut blob)?;
+        blob.is_empty().then_some(Replicated { machine, applied: meta.last, founding, stamp_ms, sessions })
+    }
+}
+
+/// Hash of what [`Replicated::blob`] gave.
+pub(crate) fn blob_hash(blob: &[u8]) -> [u8; 32] {
+    Sha256::digest(blob).into()
+}
+
+/// The state hash from its parts, so that whoever knows the parts can check it.
+pub fn state_hash(applied: Index, machine_digest: &[u8; 32], blob_hash: &[u8; 32]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"kv-repl state hash 1");
+    hash.update(applied.get().to_le_bytes());
+    hash.update(machine_digest);
+    hash.update(blob_hash);
+    hash.finalize().into()
+}
+
+fn take_command_header(payload: &mut Bytes) -> Option<(u64, u64)> {
+    if payload.len() < COMMAND_HEADER_BYTES {
+        return None;
+    }
+    Some((payload.get_u64_le(), payload.get_u64_le()))
+}

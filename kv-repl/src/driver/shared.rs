@@ -1,0 +1,222 @@
+//! What the handle, the core's task and the applier share. Each lock is held for moments and never two at once, except
+//! that the applier publishes what it applied while it holds nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{oneshot, watch};
+
+use super::replicated::Replicated;
+use super::traits::StateMachine;
+use crate::raft::Role;
+use crate::types::{Index, NodeId, Term};
+
+/// Marks kept for comparison.
+const MARKS_KEPT: usize = 8;
+
+pub(crate) struct Shared<S: StateMachine> {
+    /// The replicated state: written by the applier, read by everybody.
+    pub(crate) state: RwLock<Replicated<S>>,
+    applied: AtomicU64,
+    waiting_reads: Mutex<Vec<(Index, oneshot::Sender<Index>)>>,
+    pending: Mutex<PendingWrites<S::Outcome>>,
+    marks: Mutex<VecDeque<Mark<S>>>,
+    /// Where the core stands, as of its last turn.
+    pub(crate) core: Mutex<CoreView>,
+    /// What is known of the other nodes.
+    pub(crate) peers: Mutex<BTreeMap<NodeId, PeerView>>,
+    /// Why the node has stopped, once it has; empty if it was asked to.
+    pub(crate) stopped: watch::Sender<Option<String>>,
+}
+
+/// A state hash noted when a mark was applied, with the state it was computed from.
+pub struct Mark<S: StateMachine> {
+    /// The mark's position.
+    pub index: Index,
+    /// The state hash there.
+    pub hash: [u8; 32],
+    /// The part of it that covers what kv-repl keeps beside the state machine.
+    pub blob_hash: [u8; 32],
+    /// The state machine's state there.
+    pub view: S::View,
+}
+
+impl<S: StateMachine> Clone for Mark<S> {
+    fn clone(&self) -> Self {
+        Mark { index: self.index, hash: self.hash, blob_hash: self.blob_hash, view: self.view.clone() }
+    }
+}
+
+/// The core's positions for the outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CoreView {
+    pub(crate) role: Role,
+    pub(crate) term: Term,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) last: Index,
+    pub(crate) committed: Index,
+}
+
+/// A peer as its last greeting and the connection to it show it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PeerView {
+    pub(crate) peer_address: String,
+    pub(crate) client_address: Option<String>,
+    pub(crate) connected: bool,
+}
+
+/// What a command of this node answers.
+#[derive(Debug)]
+pub(crate) enum Answer<O> {
+    Outcome(O),
+    Marked(Index),
+    /// Its outcome did not reach this node, or its client gave it up.
+    Lost,
+}
+
+/// One batch that waits for its answers.
+struct Pending<O> {
+    first: u64,
+    count: usize,
+    answers: Vec<Answer<O>>,
+    reply: oneshot::Sender<Vec<Answer<O>>>,
+}
+
+/// Batches in the order of their sequence numbers.
+struct PendingWrites<O> {
+    batches: VecDeque<Pending<O>>,
+    /// Number of the next command to be answered.
+    next: u64,
+}
+
+impl<S: StateMachine> Shared<S> {
+    pub(crate) fn new(state: Replicated<S>) -> Shared<S> {
+        let applied = AtomicU64::new(state.applied.index.get());
+        Shared {
+            state: RwLock::new(state),
+            applied,
+            waiting_reads: Mutex::new(Vec::new()),
+            pending: Mutex::new(PendingWrites { batches: VecDeque::new(), next: 1 }),
+            marks: Mutex::new(VecDeque::new()),
+            core: Mutex::new(CoreView {
+                role: Role::Follower,
+                term: Term::ZERO,
+                leader: None,
+                last: Index::ZERO,
+                committed: Index::ZERO,
+            }),
+            peers: Mutex::new(BTreeMap::new()),
+            stopped: watch::Sender::new(None),
+        }
+    }
+
+    pub(crate) fn applied(&self) -> Index {
+        Index::new(self.applied.load(Ordering::Acquire))
+    }
+
+    /// The applier has published the state up to here: reads that waited for it may go on.
+    pub(crate) fn advance_applied(&self, applied: Index) {
+        let mut waiting = self.waiting_reads.lock();
+        self.applied.store(applied.get(), Ordering::Release);
+        waiting.retain_mut(|(index, reply)| {
+            if *index > applied {
+                return true;
+            }
+            let (closed, _) = oneshot::channel();
+            // A reader that gave up is nobody's loss.
+            let _ = std::mem::replace(reply, closed).send(applied);
+            false
+        });
+    }
+
+    /// Answers `reply` as soon as `index` has been applied.
+    pub(crate) fn answer_when_applied(&self, index: Index, replies: impl Iterator<Item = oneshot::Sender<Index>>) {
+        let mut waiting = self.waiting_reads.lock();
+        let applied = self.applied();
+        for reply in replies {
+            if index <= applied {
+                let _ = reply.send(applied);
+            } else {
+                waiting.push((index, reply));
+            }
+        }
+    }
+
+    /// A batch with the numbers `first..first + count` waits for its answers.
+    pub(crate) fn expect(&self, first: u64, count: usize, reply: oneshot::Sender<Vec<Answer<S::Outcome>>>) {
+        let answers = Vec::with_capacity(count);
+        self.pending.lock().batches.push_back(Pending { first, count, answers, reply });
+    }
+
+    /// Hands out answers, in the order of their numbers. One that was passed over is lost.
+    pub(crate) fn answer(&self, answers: impl Iterator<Item = (u64, Answer<S::Outcome>)>) {
+        let mut pending = self.pending.lock();
+        for (sequence, answer) in answers {
+            pending.skip_to(sequence);
+            if pending.next == sequence {
+                pending.push(answer);
+            }
+        }
+    }
+
+    /// Everything up to and including `sequence` was executed, with outcomes that did not reach this node.
+    pub(crate) fn answers_lost_up_to(&self, sequence: u64) {
+        self.pending.lock().skip_to(sequence + 1);
+    }
+
+    /// Number of the next command to be answered: all before it are done.
+    pub(crate) fn next_unanswered(&self) -> u64 {
+        self.pending.lock().next
+    }
+
+    /// The node stops: nobody will answer any more.
+    pub(crate) fn close(&self) {
+        self.pending.lock().batches.clear();
+        self.waiting_reads.lock().clear();
+    }
+
+    pub(crate) fn note_mark(&self, mark: Mark<S>) {
+        let mut marks = self.marks.lock();
+        if marks.len() == MARKS_KEPT {
+            marks.pop_front();
+        }
+        marks.push_back(mark);
+    }
+
+    pub(crate) fn mark(&self, index: Index) -> Option<Mark<S>> {
+        self.marks.lock().iter().find(|mark| mark.index == index).cloned()
+    }
+}
+
+impl<O> PendingWrites<O> {
+    fn skip_to(&mut self, sequence: u64) {
+        while self.next < sequence {
+            self.push(Answer::Lost);
+        }
+    }
+
+    fn push(&mut self, answer: Answer<O>) {
+        self.next += 1;
+        let Some(front) = self.batches.front_mut() else { return };
+        debug_assert_eq!(front.first + front.answers.len() as u64 + 1, self.next);
+        front.answers.push(answer);
+        if front.answers.len() == front.count {
+            let done = self.batches.pop_front().expect("the front exists");
+            // A client that gave up is nobody's loss.
+            let _ = done.reply.send(done.answers);
+        }
+    }
+}
+
+/// Computes the mark that `state` passes now.
+pub(crate) fn mark_of<S: StateMachine>(state: &Replicated<S>) -> Mark<S> {
+    let blob: Bytes = state.blob();
+    Mark {
+        index: state.applied.index,
+        hash: state.state_hash(),
+        blob_hash: super::replicated::blob_hash(&blob),
+        view: state.machine.view(),
+    }
+}

@@ -1,0 +1,138 @@
+//! The thread that moves checkpoints between nodes, piece by piece.
+//!
+//! One piece is on its way at a time to each follower: the follower answers with the offset it wants next, so a lost
+//! piece or a broken connection costs that piece only. The sender keeps the file open, so that a checkpoint that is
+//! replaced meanwhile can still be finished.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::{info, warn};
+
+use super::applier::Received;
+use super::checkpoints::{Checkpoints, Incoming};
+use super::task::Own;
+use super::traits::StateMachine;
+use crate::message::{InstallSnapshot, Message};
+use crate::raft::{SendSnapshot, SnapshotProgress};
+use crate::types::{EntryId, NodeId};
+
+/// Bytes of a checkpoint in one message.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Work for the thread.
+pub(crate) enum SnapshotTask {
+    /// Send a piece to a follower.
+    Send(SendSnapshot),
+    /// Store a piece from the leader.
+    Piece { from: NodeId, piece: InstallSnapshot },
+}
+
+struct Mover<S: StateMachine> {
+    checkpoints: Checkpoints,
+    received: Received<S>,
+    core: UnboundedSender<Own>,
+    outgoing: BTreeMap<NodeId, Outgoing>,
+    incoming: Option<Incoming>,
+}
+
+struct Outgoing {
+    last: EntryId,
+    file: File,
+    file_bytes: u64,
+}
+
+/// Starts the thread. It ends when the sender is dropped.
+pub(crate) fn spawn<S: StateMachine>(
+    checkpoints: Checkpoints,
+    received: Received<S>,
+    core: UnboundedSender<Own>,
+) -> std::io::Result<(Sender<SnapshotTask>, JoinHandle<()>)> {
+    let (sender, receiver): (_, Receiver<SnapshotTask>) = channel();
+    let mut mover = Mover { checkpoints, received, core, outgoing: BTreeMap::new(), incoming: None };
+    let run = move || {
+        while let Ok(task) = receiver.recv() {
+            match task {
+                SnapshotTask::Send(request) => mover.send(&request),
+                SnapshotTask::Piece { from, piece } => mover.take(from, piece),
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("kv-snapshot".into()).spawn(run)?;
+    Ok((sender, thread))
+}
+
+impl<S: StateMachine> Mover<S> {
+    fn send(&mut self, request: &SendSnapshot) {
+        let piece = self.piece_for(request);
+        match piece {
+            Ok(Some(piece)) => {
+                // The core may have ended first.
+                let _ = self.core.send(Own::Send { to: request.to, message: Message::InstallSnapshot(piece) });
+            }
+            Ok(None) => warn!(to = %request.to, "a follower needs a checkpoint and there is none yet"),
+            Err(error) => {
+                self.outgoing.remove(&request.to);
+                warn!(to = %request.to, %error, "a checkpoint could not be read for a follower; it is tried again");
+            }
+        }
+    }
+
+    fn piece_for(&mut self, request: &SendSnapshot) -> std::io::Result<Option<InstallSnapshot>> {
+        let open =
+            self.outgoing.get(&request.to).filter(|open| Some(open.last) == request.wanted.map(|(last, _)| last));
+        let (offset, bytes) = match (open, request.wanted) {
+            (Some(_), Some((_, offset))) => (offset, PIECE_BYTES),
+            _ => {
+                let Some((last, file_bytes, file)) = self.checkpoints.open_newest()? else { return Ok(None) };
+                info!(to = %request.to, %last, file_bytes, "sending a checkpoint");
+                self.outgoing.insert(request.to, Outgoing { last, file, file_bytes });
+                (0, 0)
+            }
+        };
+        let open = &self.outgoing[&request.to];
+        let mut data = vec![0; bytes.min(open.file_bytes.saturating_sub(offset) as usize)];
+        open.file.read_exact_at(&mut data, offset)?;
+        Ok(Some(InstallSnapshot {
+            term: request.term,
+            connection: request.connection,
+            last: open.last,
+            file_bytes: open.file_bytes,
+            offset,
+            data: Bytes::from(data),
+        }))
+    }
+
+    fn take(&mut self, from: NodeId, piece: InstallSnapshot) {
+        let last = piece.last;
+        let progress = self.store(piece).unwrap_or_else(|error| {
+            warn!(%from, %last, %error, "a received checkpoint is refused; it is asked for again");
+            self.incoming = None;
+            SnapshotProgress::Failed { last }
+        });
+        // The core may have ended first.
+        let _ = self.core.send(Own::Snapshot { from, progress });
+    }
+
+    fn store(&mut self, piece: InstallSnapshot) -> std::io::Result<SnapshotProgress> {
+        let same = |incoming: &Incoming| incoming.is_for(piece.last, piece.file_bytes);
+        if !self.incoming.as_ref().is_some_and(same) {
+            self.incoming = Some(self.checkpoints.receive(piece.last, piece.file_bytes)?);
+        }
+        let incoming = self.incoming.as_mut().expect("just made sure");
+        incoming.take(piece.offset, &piece.data)?;
+        if !incoming.is_complete() {
+            return Ok(SnapshotProgress::Continue { last: piece.last, offset: incoming.held_bytes() });
+        }
+        let complete = self.incoming.take().expect("just looked at");
+        let state = self.checkpoints.accept(complete)?;
+        *self.received.lock() = Some(state);
+        self.checkpoints.prune()?;
+        Ok(SnapshotProgress::Received { last: piece.last })
+    }
+}

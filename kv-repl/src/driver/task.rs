@@ -1,0 +1,329 @@
+//! The one task that owns the core: takes everything that has arrived, hands it over, carries out what comes out.
+//!
+//! ```text
+//!   peers ----> [peer events] --+                      +--> log thread ----> Own::Durable --+
+//!   clients --> [submissions] --+--> turn: core -------+--> apply thread --> Own::...       +--> next turn
+//!   clients --> [reads] --------+                      +--> snapshot thread > Own::...    --+
+//!   threads --> [own] ----------+                      +--> links to the peers
+//! ```
+//!
+//! A turn takes whatever is there in all queues and then drains the core's outputs once, so that work batches by itself
+//! under load and nothing waits when there is none. The queues from outside are bounded. The queue of the node's own
+//! threads is not, because a thread that waited for the core while the core waited for it would never end; each thread
+//! has at most as much in it as the core has asked for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::applier::ApplyTask;
+use super::log_writer::LogTask;
+use super::origin::{Origin, Submission};
+use super::peers::{Link, PeerEvent};
+use super::reads::{ReadRequest, Reads};
+use super::shared::{CoreView, Shared};
+use super::snapshots::SnapshotTask;
+use super::traits::{LogReader, StateMachine};
+use crate::message::{Forward, Message};
+use crate::raft::{Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress};
+use crate::types::{EntryId, Member, NodeId};
+
+/// Events taken from one queue in one turn.
+const TURN_EVENTS: usize = 256;
+/// Bytes of commands in one proposal or Forward message.
+const FORWARD_BYTES: usize = 1 << 20;
+/// Bytes of committed entries that may wait for the applier in memory; beyond it they are read from the log again.
+const BACKLOG_BYTES_MAX: usize = 64 << 20;
+
+/// What the node's own threads and its handle tell the core's task.
+pub(crate) enum Own {
+    /// A sync has covered this.
+    Durable(Durable),
+    /// Entries for a peer have been read.
+    LogRead(LogRead),
+    /// A piece of a checkpoint was stored, or not.
+    Snapshot { from: NodeId, progress: SnapshotProgress },
+    /// A message that another thread has prepared.
+    Send { to: NodeId, message: Message },
+    /// This process has its session.
+    SessionOpen(u64),
+    /// A command of this process is missing in the log.
+    Resend,
+    /// The log up to here is no longer needed.
+    Checkpointed(EntryId),
+    /// A thread can't go on, and so this node can't either.
+    Failed(String),
+    /// The owner wants the node to end.
+    Stop,
+}
+
+/// The queues that the task takes from.
+pub(crate) struct Inboxes<O> {
+    pub(crate) peers: mpsc::Receiver<PeerEvent>,
+    pub(crate) own: mpsc::UnboundedReceiver<Own>,
+    pub(crate) submissions: mpsc::Receiver<Submission<O>>,
+    pub(crate) reads: mpsc::Receiver<ReadRequest>,
+}
+
+/// The core and everything it gives work to.
+pub(crate) struct Task<S: StateMachine, R: LogReader> {
+    pub(crate) raft: Raft,
+    pub(crate) shared: Arc<Shared<S>>,
+    pub(crate) reader: R,
+    pub(crate) log: Sender<LogTask>,
+    pub(crate) apply: Sender<ApplyTask>,
+    pub(crate) snapshots: Sender<SnapshotTask>,
+    pub(crate) own: mpsc::UnboundedSender<Own>,
+    pub(crate) links: Vec<Link>,
+    pub(crate) origin: Origin,
+    pub(crate) reads: Reads,
+    pub(crate) backlog_bytes: Arc<AtomicUsize>,
+    pub(crate) started: Instant,
+}
+
+impl<S: StateMachine, R: LogReader> Task<S, R> {
+    /// Runs until the node is stopped or fails; says why.
+    pub(crate) async fn run(mut self, mut inboxes: Inboxes<S::Outcome>) -> Option<String> {
+        let (mut peers, mut own, mut submissions, mut reads) = (vec![], vec![], vec![], vec![]);
+        let sleep = tokio::time::sleep_until(self.started);
+        tokio::pin!(sleep);
+        loop {
+            self.finish_turn();
+            let deadline = self.started + self.deadline();
+            if sleep.deadline() != deadline {
+                sleep.as_mut().reset(deadline);
+            }
+            tokio::select! {
+                _ = inboxes.own.recv_many(&mut own, TURN_EVENTS) => {}
+                count = inboxes.peers.recv_many(&mut peers, TURN_EVENTS) => {
+                    if count == 0 {
+                        return Some("the tasks of the peers have ended".to_owned());
+                    }
+                }
+                _ = inboxes.submissions.recv_many(&mut submissions, TURN_EVENTS), if self.origin.has_room() => {}
+                _ = inboxes.reads.recv_many(&mut reads, TURN_EVENTS) => {}
+                () = &mut sleep => {}
+            }
+            let now = self.now();
+            for event in own.drain(..) {
+                match event {
+                    Own::Stop => return None,
+                    Own::Failed(reason) => return Some(reason),
+                    event => self.handle_own(now, event),
+                }
+            }
+            for event in peers.drain(..) {
+                self.handle_peer(now, event);
+            }
+            for submission in submissions.drain(..) {
+                if let Some(first) = self.origin.take(&submission) {
+                    self.shared.expect(first, submission.commands.len(), submission.reply);
+                }
+            }
+            self.reads.add(reads.drain(..));
+            self.raft.handle_timeout(now);
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn deadline(&self) -> Duration {
+        let all = [self.raft.poll_timeout(), self.origin.deadline(), self.reads.deadline()];
+        all.into_iter().flatten().min().unwrap_or_else(|| self.now() + Duration::from_secs(1))
+    }
+
+    fn handle_own(&mut self, now: Duration, event: Own) {
+        match event {
+            Own::Durable(durable) => self.raft.handle_durable(now, durable),
+            Own::LogRead(read) => self.raft.handle_log_read(now, read),
+            Own::Snapshot { from, progress } => self.raft.handle_snapshot(now, from, progress),
+            Own::Send { to, message } => self.send(to, message),
+            Own::SessionOpen(session) => self.origin.session_opened(session),
+            Own::Resend => self.origin.gap_seen(now),
+            Own::Checkpointed(upto) => {
+                self.raft.handle_truncated(upto);
+                self.tell_log(LogTask::Truncate(upto));
+            }
+            Own::Failed(_) | Own::Stop => unreachable!("handled by the loop"),
+        }
+    }
+
+    fn handle_peer(&mut self, now: Duration, event: PeerEvent) {
+        match event {
+            PeerEvent::Message { from, message: Message::Forward(forward) } => self.handle_forward(now, from, forward),
+            PeerEvent::Message { from, message } => self.raft.handle_message(now, from, message),
+            PeerEvent::Connected { peer, connection } => {
+                self.set_connected(peer, true);
+                self.raft.handle_connected(now, peer, connection);
+                if self.raft.leader() == Some(peer) {
+                    self.origin.send_again(now);
+                }
+            }
+            PeerEvent::Disconnected { peer } => {
+                self.set_connected(peer, false);
+                self.raft.handle_disconnected(now, peer);
+            }
+            // The cluster has been founded: these are late.
+            PeerEvent::Empty { .. } | PeerEvent::Found(_) => {}
+        }
+    }
+
+    /// Commands of another node's clients. If they can't be taken their origin sends them again.
+    fn handle_forward(&mut self, now: Duration, from: Member, forward: Forward) {
+        if forward.term != self.raft.term() || self.raft.role() != Role::Leader {
+            debug!(%from, "commands were forwarded to a node that does not lead");
+        } else if let Err(error) = self.raft.propose(now, wall_clock_ms(), &forward.proposals) {
+            debug!(%from, ?error, "forwarded commands can't be taken now");
+        }
+    }
+
+    /// Gives the core what waits for it, then carries out everything it wants done.
+    fn finish_turn(&mut self) {
+        let now = self.now();
+        self.pump_writes(now);
+        if let Some(token) = self.reads.ask(now, self.raft.leader().is_some()) {
+            self.raft.read(now, token);
+        }
+        while let Some(output) = self.raft.poll_output() {
+            self.carry_out(now, output);
+        }
+        *self.shared.core.lock() = CoreView {
+            role: self.raft.role(),
+            term: self.raft.term(),
+            leader: self.raft.leader(),
+            last: self.raft.last().index,
+            committed: self.raft.committed(),
+        };
+    }
+
+    /// Sends on the writes of this node's clients, as far as the leader takes them.
+    fn pump_writes(&mut self, now: Duration) {
+        self.origin.answered(now, self.shared.next_unanswered());
+        self.origin.aim(now, self.raft.leader().map(|leader| (leader, self.raft.term())));
+        self.origin.resend_if_stuck(now);
+        if let Some(request) = self.origin.session_request(now) {
+            if self.submit(now, vec![request]) {
+                self.origin.session_requested(now);
+            }
+        }
+        loop {
+            let batch = self.origin.unsent(FORWARD_BYTES);
+            let count = batch.len();
+            if count == 0 || !self.submit(now, batch) {
+                return;
+            }
+            self.origin.sent(now, count);
+        }
+    }
+
+    /// Hands proposals to the leader, be it this node or another; false if that can't be done now.
+    fn submit(&mut self, now: Duration, proposals: Vec<crate::message::Proposal>) -> bool {
+        match self.raft.leader() {
+            None => false,
+            Some(leader) if leader == self.raft.me().id => self.raft.propose(now, wall_clock_ms(), &proposals).is_ok(),
+            Some(leader) => {
+                let forward = Message::Forward(Forward { term: self.raft.term(), proposals });
+                self.link(leader).is_some_and(|link| link.send(forward))
+            }
+        }
+    }
+
+    fn carry_out(&mut self, now: Duration, output: Output) {
+        match output {
+            Output::Send { to, message } => self.send(to, message),
+            Output::Write(write) => self.tell_log(LogTask::Write(write)),
+            Output::Apply(apply) => self.carry_out_apply(apply),
+            Output::Restore { last } => self.tell_applier(ApplyTask::Restore(last)),
+            Output::ReadLog(request) => self.read_log(request),
+            Output::SendSnapshot(request) => self.tell_snapshots(SnapshotTask::Send(request)),
+            Output::SnapshotPiece { from, piece } => self.tell_snapshots(SnapshotTask::Piece { from, piece }),
+            Output::ReadReady { token, index } => {
+                let callers = self.reads.answered(token);
+                self.shared.answer_when_applied(index, callers.into_iter());
+            }
+            Output::ReadRejected { token } => self.reads.rejected(now, token),
+            Output::Role(change) => {
+                info!(role = ?change.role, term = %change.term, leader = ?change.leader.map(NodeId::get), "role");
+                self.reads.leader_changed();
+            }
+        }
+    }
+
+    fn carry_out_apply(&mut self, apply: Apply) {
+        match apply {
+            Apply::Stored { first, last } => self.tell_applier(ApplyTask::Stored { first, last }),
+            Apply::Entries(entries) => {
+                let bytes: usize = entries.iter().map(|entry| entry.frame().len()).sum();
+                let backlog = self.backlog_bytes.load(Ordering::Relaxed);
+                let (first, last) = match (entries.first(), entries.last()) {
+                    (Some(first), Some(last)) => (first.index(), last.index()),
+                    _ => return,
+                };
+                if backlog > BACKLOG_BYTES_MAX && last <= self.raft.durable() {
+                    self.tell_applier(ApplyTask::Stored { first, last });
+                } else {
+                    self.backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
+                    self.tell_applier(ApplyTask::Entries(entries));
+                }
+            }
+        }
+    }
+
+    /// Old entries for a peer: reading them may have to wait for the disk, so it is not done here.
+    fn read_log(&self, request: ReadLog) {
+        let (reader, own) = (self.reader.clone(), self.own.clone());
+        tokio::task::spawn_blocking(move || {
+            let range = request.from..reader.last().index.next();
+            let result = match reader.read(range, request.bytes_max) {
+                Ok(entries) if !entries.is_empty() => LogReadResult::Entries(entries),
+                Ok(_) => LogReadResult::Gone,
+                Err(error) => {
+                    debug!(%error, from = %request.from, "entries for a peer are not in the log");
+                    LogReadResult::Gone
+                }
+            };
+            // The core may have ended first.
+            let _ = own.send(Own::LogRead(LogRead { peer: request.peer, token: request.token, result }));
+        });
+    }
+
+    fn send(&self, to: NodeId, message: Message) {
+        let sent = self.link(to).is_some_and(|link| link.send(message));
+        if !sent {
+            debug!(%to, "a message was dropped: the queue to the peer is full");
+        }
+    }
+
+    fn link(&self, to: NodeId) -> Option<&Link> {
+        self.links.iter().find(|link| link.peer == to)
+    }
+
+    fn set_connected(&self, peer: NodeId, connected: bool) {
+        self.shared.peers.lock().entry(peer).or_default().connected = connected;
+    }
+
+    // A thread whose queue is closed has failed; its Own::Failed is on the way and ends this task.
+
+    fn tell_log(&self, task: LogTask) {
+        let _ = self.log.send(task);
+    }
+
+    fn tell_applier(&self, task: ApplyTask) {
+        let _ = self.apply.send(task);
+    }
+
+    fn tell_snapshots(&self, task: SnapshotTask) {
+        let _ = self.snapshots.send(task);
+    }
+}
+
+fn wall_clock_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,149 @@
+//! The three seams: what an embedder may bring of its own. Log and state machine here, the transport in
+//! [`crate::transport`].
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::types::{Entry, EntryId, Index};
+
+/// What is replicated.
+///
+/// # Contract
+///
+/// `apply` is deterministic: the same commands in the same order give the same state, outcomes and digest on every
+/// machine. It must not read a clock, a random source or an unordered map. A command it does not understand gets an
+/// outcome that says so; a panic stops the node.
+pub trait StateMachine: Sized + Send + Sync + 'static {
+    /// What a command answers.
+    type Outcome: Send + 'static;
+    /// A frozen image of the state, cheap to take and to clone, that later commands do not change.
+    type View: Clone + Send + Sync + 'static;
+
+    /// The empty state of a new cluster. The secret is the same on every node and unknown to clients.
+    fn create(secret: [u8; 32]) -> Self;
+
+    /// Executes a command. `index` is its entry's position, `stamp_ms` the replicated clock.
+    fn apply(&mut self, index: Index, stamp_ms: u64, command: &Bytes) -> Self::Outcome;
+
+    /// The state as it is now.
+    fn view(&self) -> Self::View;
+
+    /// A hash of the whole state: equal states have equal digests, and unequal ones differ.
+    fn digest(&self) -> [u8; 32];
+
+    /// Writes a checkpoint of `view` that [`StateMachine::load`] reads back, `meta` included.
+    ///
+    /// # Errors
+    ///
+    /// Whatever writing to `out` fails with.
+    fn save(view: &Self::View, meta: &CheckpointMeta, out: &mut dyn io::Write) -> io::Result<()>;
+
+    /// Reads a checkpoint and verifies every byte of it.
+    ///
+    /// # Errors
+    ///
+    /// The checkpoint is damaged, of a newer version, or cannot be read.
+    fn load(input: &mut dyn io::Read) -> Result<(Self, CheckpointMeta), BoxError>;
+}
+
+/// Any error of an embedder's log or state machine.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What a checkpoint says besides the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointMeta {
+    /// The last entry that the state contains.
+    pub last: EntryId,
+    /// What kv-repl keeps beside the state machine; opaque to it.
+    pub blob: Bytes,
+}
+
+/// Where entries and the hard state are kept. Driven by one thread.
+pub trait Log: Send + 'static {
+    /// Gives readers on other threads the entries that have been written.
+    type Reader: LogReader;
+
+    /// Takes consecutive entries and, if given, a new state blob, which replaces the one before. The first index is at
+    /// most one above the last entry; an index that is present already means that the entries from there on are
+    /// replaced, all or nothing. Nothing counts before [`Log::sync`] has returned.
+    ///
+    /// # Errors
+    ///
+    /// The log could not be written; it must not be used again.
+    fn append(&mut self, entries: &[Entry], state: Option<&[u8]>) -> Result<(), LogError>;
+
+    /// Drops all entries; the log begins again after `base`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Log::append`].
+    fn reset(&mut self, base: EntryId) -> Result<(), LogError>;
+
+    /// Drops the entries up to and including `upto`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Log::append`].
+    fn truncate_prefix(&mut self, upto: EntryId) -> Result<(), LogError>;
+
+    /// Returns when everything taken so far is durable.
+    ///
+    /// # Errors
+    ///
+    /// Something may not be durable; the log must not be used again before it has been reopened.
+    fn sync(&mut self) -> Result<(), LogError>;
+
+    /// The last state blob.
+    fn state(&self) -> Option<Bytes>;
+
+    /// A reader of what has been written.
+    fn reader(&self) -> Self::Reader;
+}
+
+/// Reads entries from any thread while the log is written.
+pub trait LogReader: Clone + Send + Sync + 'static {
+    /// The entries of `range`, as many as fit in `bytes_max` but at least one.
+    ///
+    /// # Errors
+    ///
+    /// The range is not in the log (any more), or an entry is damaged.
+    fn read(&self, range: Range<Index>, bytes_max: usize) -> Result<Vec<Entry>, LogError>;
+
+    /// The entry before the first one.
+    fn base(&self) -> EntryId;
+
+    /// The last entry.
+    fn last(&self) -> EntryId;
+
+    /// The first entry of each run of equal terms.
+    fn term_runs(&self) -> Vec<EntryId>;
+}
+
+/// A log failed.
+#[derive(Debug)]
+pub struct LogError {
+    source: BoxError,
+}
+
+impl LogError {
+    /// Wraps what the log said.
+    pub fn new(source: impl Into<BoxError>) -> Self {
+        LogError { source: source.into() }
+    }
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.source)
+    }
+}
+
+impl Error for LogError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.source()
+    }
+}

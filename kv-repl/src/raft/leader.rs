@@ -1,0 +1,390 @@
+//! A leader's side (Raft paper, sections 5.3, 5.4 and 8, and figure 2, "Leaders").
+//!
+//! Entries go to the followers and to the leader's own disk at the same time; the leader is one voter among others, and
+//! counts itself only when its own write is durable. An entry is committed when a majority has it durably *and* it is of
+//! the leader's own term; earlier ones are committed with it (section 5.4.2, figure 8). So that this does not wait for a
+//! client, a leader begins with an entry that does nothing (section 8).
+//!
+//! A leader that has heard nothing from a majority for `election_timeout_max` steps down (thesis, section 6.2): it could
+//! commit nothing, and its clients had better ask elsewhere.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use kv_wal::record::{HEADER_BYTES, PAYLOAD_BYTES_MAX};
+use thiserror::Error;
+
+use super::io::{LogRead, LogReadResult, Output, ReadLog, SendSnapshot};
+use super::log::Log;
+use super::options::Options;
+use super::progress::{Peer, Progress};
+use super::quorum::reached_by_majority;
+use super::read_index::ReadQueue;
+use super::{Raft, State};
+use crate::message::{
+    AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshotReply, Message, Proposal, SnapshotResult,
+};
+use crate::types::{Entry, EntryId, Index, Member, NodeId, Term, kind};
+
+pub(super) struct Leader {
+    /// The other voters.
+    pub(super) peers: BTreeMap<NodeId, Peer>,
+    pub(super) reads: ReadQueue,
+    /// First entry of this leader's term.
+    first: Index,
+    /// Number of the last round; see `read_index`. Every heartbeat is a round.
+    round: u64,
+    heartbeat_at: Duration,
+    /// Bytes of the entries of this term that are not committed.
+    uncommitted_bytes: usize,
+    /// When a majority was last heard, this node included.
+    majority_heard_at: Duration,
+}
+
+/// Why nothing was proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ProposeError {
+    /// For the caller: this node does not lead.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<NodeId>,
+    },
+    /// For the caller, later: too much is waiting to be committed.
+    #[error("{uncommitted_bytes} bytes wait to be committed and {bytes} more are above the limit")]
+    Busy {
+        /// What waits, in bytes.
+        uncommitted_bytes: usize,
+        /// What was to be added.
+        bytes: usize,
+    },
+    /// For the caller: an entry can't hold this.
+    #[error("a payload of {bytes} bytes is above the limit of {PAYLOAD_BYTES_MAX}")]
+    TooLarge {
+        /// Bytes of the payload.
+        bytes: usize,
+    },
+}
+
+/// What the leader needs of the rest of the core to send.
+struct Sending<'a> {
+    term: Term,
+    log: &'a Log,
+    committed: Index,
+    options: &'a Options,
+    now: Duration,
+    last_token: &'a mut u64,
+    outputs: &'a mut VecDeque<Output>,
+}
+
+impl Leader {
+    /// A leader whose term begins after the log as it is.
+    pub(super) fn new(raft: &Raft) -> Leader {
+        let last = raft.log.last().index;
+        let others = raft.configuration.voters().iter().map(|voter| voter.id).filter(|id| *id != raft.me.id);
+        let peer = |id: NodeId| (id, Peer::new(last, raft.connections.get(&id).copied(), raft.now));
+        Leader {
+            peers: others.map(peer).collect(),
+            reads: ReadQueue::default(),
+            first: last.next(),
+            round: 0,
+            heartbeat_at: raft.now,
+            uncommitted_bytes: 0,
+            majority_heard_at: raft.now,
+        }
+    }
+
+    /// When it has something to do, if nothing happens before.
+    pub(super) fn deadline(&self, options: &Options) -> Duration {
+        self.heartbeat_at.min(self.majority_heard_at + options.election_timeout_max)
+    }
+
+    pub(super) fn reconnect(&mut self, peer: NodeId, connection: Option<u64>, last: Index) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.reconnect(connection, last);
+        }
+    }
+
+    /// What a majority has reached, where this node has reached `own`.
+    fn majority<T: Ord + Copy>(&self, own: T, of_peer: impl Fn(&Peer) -> T + Copy) -> T {
+        reached_by_majority(self.peers.values().map(of_peer).chain(std::iter::once(own)))
+    }
+}
+
+impl Raft {
+    /// Appends entries with these proposals, all of them or none, and says which the last one is. They have the greater
+    /// of `stamp_ms` (the wall clock) and the last stamp in the log, so that stamps never go back. The result is known
+    /// when they are applied; another leader may have replaced them by then.
+    ///
+    /// # Errors
+    ///
+    /// See [`ProposeError`]; nothing has been appended then.
+    pub fn propose(&mut self, now: Duration, stamp_ms: u64, proposals: &[Proposal]) -> Result<EntryId, ProposeError> {
+        self.see(now);
+        let leader = self.leader();
+        let State::Leader(state) = &self.state else { return Err(ProposeError::NotLeader { leader }) };
+        if let Some(bytes) = proposals.iter().map(|one| one.payload.len()).find(|bytes| *bytes > PAYLOAD_BYTES_MAX) {
+            return Err(ProposeError::TooLarge { bytes });
+        }
+        let bytes: usize = proposals.iter().map(|one| HEADER_BYTES + one.payload.len()).sum();
+        let uncommitted_bytes = state.uncommitted_bytes;
+        if uncommitted_bytes + bytes > self.options.uncommitted_bytes_max {
+            return Err(ProposeError::Busy { uncommitted_bytes, bytes });
+        }
+        self.append_proposals(stamp_ms, proposals, bytes);
+        Ok(self.log.last())
+    }
+
+    /// Encodes all entries into one piece of memory.
+    fn append_proposals(&mut self, stamp_ms: u64, proposals: &[Proposal], bytes: usize) {
+        let stamp_ms = stamp_ms.max(self.stamp_ms);
+        let term = self.hard_state.term;
+        let mut index = self.log.last().index;
+        let mut buffer = BytesMut::with_capacity(bytes);
+        let encode = |proposal: &Proposal| {
+            index = index.next();
+            Entry::encode(&mut buffer, EntryId::new(term, index), stamp_ms, proposal.kind, &proposal.payload)
+        };
+        let entries: Vec<Entry> = proposals.iter().map(encode).collect();
+        self.append(entries);
+        if let State::Leader(leader) = &mut self.state {
+            leader.uncommitted_bytes += bytes;
+        }
+    }
+
+    /// The first things a leader does: an entry of its own term, and a word to everybody.
+    pub(super) fn start_reign(&mut self) {
+        let noop = Proposal { kind: kind::NOOP, payload: bytes::Bytes::new() };
+        self.append_proposals(0, &[noop], HEADER_BYTES);
+        self.handle_leader_timeout();
+    }
+
+    /// Sends heartbeats when they are due; steps down when a majority has been silent for too long.
+    pub(super) fn handle_leader_timeout(&mut self) {
+        let State::Leader(leader) = &mut self.state else { return };
+        if self.now >= leader.majority_heard_at + self.options.election_timeout_max {
+            return self.follow(self.hard_state.term, None);
+        }
+        if self.now >= leader.heartbeat_at {
+            leader.heartbeat_at = self.now + self.options.heartbeat_interval;
+            leader.round += 1;
+        }
+    }
+
+    pub(super) fn handle_append_entries_reply(&mut self, from: Member, reply: AppendEntriesReply) {
+        let Some((round, peer, log)) = self.replying_peer(from, reply.term, reply.connection) else { return };
+        if reply.result == AppendResult::StaleTerm || reply.round > round {
+            return;
+        }
+        peer.answered_round = peer.answered_round.max(reply.round);
+        match reply.result {
+            AppendResult::Durable(index) => peer.acknowledged(index, log),
+            AppendResult::Mismatch { refused, hint } => peer.refused(refused, hint, log),
+            AppendResult::Alive | AppendResult::StaleTerm => {}
+        }
+        self.note_heard();
+        self.advance_commit();
+        self.confirm_reads();
+    }
+
+    pub(super) fn handle_install_snapshot_reply(&mut self, from: Member, reply: InstallSnapshotReply) {
+        let now = self.now;
+        let retry_at = now + self.options.heartbeat_interval;
+        let Some((_, peer, log)) = self.replying_peer(from, reply.term, reply.connection) else { return };
+        match reply.result {
+            SnapshotResult::Continue { offset } => peer.snapshot_wanted(reply.last, offset, now),
+            SnapshotResult::Installed => {
+                peer.acknowledged(reply.last.index, log);
+                if let Progress::Snapshot { .. } = peer.progress {
+                    // The log has been cut beyond that checkpoint meanwhile: there is a newer one.
+                    peer.need_snapshot(retry_at);
+                }
+            }
+            SnapshotResult::Failed => {
+                if let Progress::Snapshot { .. } = peer.progress {
+                    peer.need_snapshot(retry_at);
+                }
+            }
+            SnapshotResult::StaleTerm => {}
+        }
+        self.note_heard();
+        self.advance_commit();
+    }
+
+    /// The peer that an answer is about, if this node leads in the answer's term and sent the question on the present
+    /// connection. A later term ends the reign.
+    fn replying_peer(&mut self, from: Member, term: Term, connection: u64) -> Option<(u64, &mut Peer, &Log)> {
+        if term > self.hard_state.term {
+            self.follow(term, None);
+            return None;
+        }
+        let State::Leader(leader) = &mut self.state else { return None };
+        let peer = leader.peers.get_mut(&from.id)?;
+        if term < self.hard_state.term || peer.connection != Some(connection) {
+            return None;
+        }
+        peer.heard_at = self.now;
+        Some((leader.round, peer, &self.log))
+    }
+
+    fn note_heard(&mut self) {
+        if let State::Leader(leader) = &mut self.state {
+            leader.majority_heard_at = leader.majority(self.now, |peer| peer.heard_at);
+        }
+    }
+
+    /// Commits what a majority has durably, if it is of this term (section 5.4.2).
+    pub(super) fn advance_commit(&mut self) {
+        let State::Leader(leader) = &mut self.state else { return };
+        let reached = leader.majority(self.writes.durable(), |peer| peer.match_index);
+        if reached <= self.committed || self.log.term(reached) != Some(self.hard_state.term) {
+            return;
+        }
+        // All of this term is in memory until it has been committed and handed out.
+        let newly_of_term = self.log.tail_from(self.committed.next().max(leader.first));
+        let newly_committed = newly_of_term.take_while(|entry| entry.index() <= reached);
+        leader.uncommitted_bytes -= newly_committed.map(|entry| entry.frame().len()).sum::<usize>();
+        self.committed = reached;
+    }
+
+    fn confirm_reads(&mut self) {
+        while let State::Leader(leader) = &mut self.state {
+            let round = leader.majority(leader.round, |peer| peer.answered_round);
+            let Some((index, readers)) = leader.reads.confirmed(round) else { return };
+            for reader in readers {
+                self.answer_reader(reader, Some(index));
+            }
+        }
+    }
+
+    /// Entries for a follower have been read from the disk, or are not there any more.
+    pub fn handle_log_read(&mut self, now: Duration, read: LogRead) {
+        self.see(now);
+        let send_at = self.now + self.options.heartbeat_interval;
+        let State::Leader(leader) = &mut self.state else { return };
+        let round = leader.round;
+        let Some(peer) = leader.peers.get_mut(&read.peer) else { return };
+        match &mut peer.progress {
+            Progress::Replicate { reading, .. } if *reading == Some(read.token) => *reading = None,
+            _ => return,
+        }
+        let LogReadResult::Entries(entries) = read.result else { return peer.need_snapshot(send_at) };
+        let first = entries.first().expect("a read that finds nothing is Gone");
+        // Acknowledged from another message while it was being read, or cut off: decide anew.
+        if first.index() != peer.next_index || first.index() <= self.log.base().index {
+            return;
+        }
+        assert!(
+            entries.iter().all(|entry| self.log.contains(entry.id())),
+            "the disk holds the log that the core knows"
+        );
+        let mut sending = Sending {
+            term: self.hard_state.term,
+            log: &self.log,
+            committed: self.committed,
+            options: &self.options,
+            now: self.now,
+            last_token: &mut self.last_token,
+            outputs: &mut self.outputs,
+        };
+        sending.entries(read.peer, peer, round, entries);
+    }
+
+    /// Sends every follower what it has not been sent.
+    pub(super) fn flush_leader(&mut self) {
+        let State::Leader(leader) = &mut self.state else { return };
+        if leader.reads.is_waiting() && self.committed >= leader.first {
+            leader.round += 1;
+            leader.reads.start_round(leader.round, self.committed);
+        }
+        let round = leader.round;
+        let mut sending = Sending {
+            term: self.hard_state.term,
+            log: &self.log,
+            committed: self.committed,
+            options: &self.options,
+            now: self.now,
+            last_token: &mut self.last_token,
+            outputs: &mut self.outputs,
+        };
+        for (to, peer) in &mut leader.peers {
+            sending.feed(*to, peer, round);
+        }
+        // A single voter is a majority.
+        self.confirm_reads();
+    }
+}
+
+impl Sending<'_> {
+    /// Sends entries as far as the window goes; if there are none, a new round or a new commit index alone, so that the
+    /// follower learns of it at once.
+    fn feed(&mut self, to: NodeId, peer: &mut Peer, round: u64) {
+        if peer.connection.is_none() {
+            return;
+        }
+        let is_behind = peer.next_index <= self.log.base().index;
+        if is_behind && !matches!(peer.progress, Progress::Snapshot { .. }) {
+            peer.need_snapshot(self.now + self.options.heartbeat_interval);
+        }
+        while peer.has_window(self.options.inflight_messages_max) {
+            let is_probe = matches!(peer.progress, Progress::Probe { .. });
+            let entries = self.log.entries(peer.next_index, self.options.message_bytes_max);
+            if is_probe || !entries.is_empty() {
+                self.entries(to, peer, round, entries);
+            } else if peer.next_index <= self.log.last().index {
+                self.read_log(to, peer);
+            } else {
+                break;
+            }
+        }
+        let is_commit_news =
+            peer.told_committed < self.committed && matches!(peer.progress, Progress::Replicate { .. });
+        if peer.told_round < round || is_commit_news {
+            self.append(to, peer, round, Vec::new());
+        }
+        self.snapshot(to, peer);
+    }
+
+    fn entries(&mut self, to: NodeId, peer: &mut Peer, round: u64, entries: Vec<Entry>) {
+        let last = entries.last().map_or(peer.next_index.prev(), Entry::index);
+        self.append(to, peer, round, entries);
+        peer.sent(last);
+    }
+
+    fn append(&mut self, to: NodeId, peer: &mut Peer, round: u64, entries: Vec<Entry>) {
+        let Some(connection) = peer.connection else { return };
+        // While a checkpoint is on its way the message only says that this node leads: before the first entry all logs
+        // agree.
+        let prev_index = match peer.progress {
+            Progress::Snapshot { .. } => Index::ZERO,
+            Progress::Probe { .. } | Progress::Replicate { .. } => peer.next_index.prev(),
+        };
+        let prev_term = if prev_index == Index::ZERO { Some(Term::ZERO) } else { self.log.term(prev_index) };
+        let prev = EntryId::new(prev_term.expect("a follower before the base gets a snapshot"), prev_index);
+        let (term, committed) = (self.term, self.committed);
+        let message = Message::AppendEntries(AppendEntries { term, prev, committed, round, connection, entries });
+        self.outputs.push_back(Output::Send { to, message });
+        (peer.told_round, peer.told_committed) = (round, committed);
+    }
+
+    fn read_log(&mut self, to: NodeId, peer: &mut Peer) {
+        let Progress::Replicate { reading, .. } = &mut peer.progress else { return };
+        *self.last_token += 1;
+        let (token, bytes_max) = (*self.last_token, self.options.message_bytes_max);
+        *reading = Some(token);
+        self.outputs.push_back(Output::ReadLog(ReadLog { peer: to, token, from: peer.next_index, bytes_max }));
+    }
+
+    /// Asks for a piece of a checkpoint to be sent, when it is time to.
+    fn snapshot(&mut self, to: NodeId, peer: &mut Peer) {
+        let Some(connection) = peer.connection else { return };
+        if let Progress::Snapshot { wanted, send_at } = &mut peer.progress {
+            if self.now >= *send_at {
+                *send_at = self.now + self.options.election_timeout_max;
+                let request = SendSnapshot { to, term: self.term, connection, wanted: *wanted };
+                self.outputs.push_back(Output::SendSnapshot(request));
+            }
+        }
+    }
+}

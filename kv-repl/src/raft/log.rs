@@ -1,0 +1,301 @@
+//! What the core knows of its log: the term of every entry in it, and the newest entries themselves.
+//!
+//! ```text
+//!        base            runs: first entry of each term            last
+//!   ......|1 1 1 1 1 2 2 2 2 2 4 4 4 4 4 4 4 4 4 4 4 4 4 4 4 4 4 4 4|
+//!                                        tail: |entries in memory  |
+//! ```
+//!
+//! Terms change rarely, so runs of equal terms answer for the term of any index in little memory, and the search for the
+//! last common entry (Raft paper, end of section 5.3) goes from run to run. The tail ends with the last entry, unless it
+//! is empty. Entries leave it at the front, once they are durable and applied and it has grown too large; what is older
+//! is read from the disk by the driver.
+
+use std::collections::VecDeque;
+
+use crate::types::{Entry, EntryId, Index, Term};
+
+pub(super) struct Log {
+    base: EntryId,
+    /// First entry of each run, increasing in index and term, all after `base`.
+    runs: Vec<EntryId>,
+    last: Index,
+    tail: VecDeque<Entry>,
+    tail_bytes: usize,
+}
+
+impl Log {
+    /// The log as it was found on the disk.
+    ///
+    /// # Panics
+    ///
+    /// If the arguments contradict each other.
+    pub(super) fn new(base: EntryId, runs: Vec<EntryId>, last: Index) -> Log {
+        let log = Log { base, runs, last, tail: VecDeque::new(), tail_bytes: 0 };
+        log.check();
+        log
+    }
+
+    /// The entry before the first one.
+    pub(super) fn base(&self) -> EntryId {
+        self.base
+    }
+
+    /// The last entry; `base` if there is none.
+    pub(super) fn last(&self) -> EntryId {
+        EntryId::new(self.runs.last().map_or(self.base.term, |run| run.term), self.last)
+    }
+
+    /// Index of the first entry in memory; one above the last if there is none.
+    pub(super) fn tail_first(&self) -> Index {
+        self.tail.front().map_or(self.last.next(), Entry::index)
+    }
+
+    /// The term of the entry at `index`, if that is `base` or in the log.
+    pub(super) fn term(&self, index: Index) -> Option<Term> {
+        if index == self.base.index {
+            return Some(self.base.term);
+        }
+        if index < self.base.index || index > self.last {
+            return None;
+        }
+        let after = self.runs.partition_point(|run| run.index <= index);
+        Some(self.runs[after - 1].term)
+    }
+
+    /// Whether exactly this entry is `base` or in the log.
+    pub(super) fn contains(&self, id: EntryId) -> bool {
+        self.term(id.index) == Some(id.term)
+    }
+
+    /// The last entry whose index is not above `bound.index` and whose term is not above `bound.term`. If another log
+    /// has `bound`, no entry of this log after the result can be in that log at or before `bound`. `None` if the result
+    /// would be before `base`.
+    pub(super) fn last_within(&self, bound: EntryId) -> Option<EntryId> {
+        let mut end = self.last;
+        for run in self.runs.iter().rev() {
+            if run.term <= bound.term && run.index <= bound.index {
+                return Some(EntryId::new(run.term, end.min(bound.index)));
+            }
+            end = run.index.prev();
+        }
+        (self.base.term <= bound.term && self.base.index <= bound.index).then_some(self.base)
+    }
+
+    /// Takes consecutive entries. Whatever is in the log from the first of them on is dropped.
+    ///
+    /// # Panics
+    ///
+    /// If the first one is not after `base`, or leaves a gap.
+    pub(super) fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        assert!(first.index() > self.base.index, "entries go after the base");
+        assert!(first.index() <= self.last.next(), "entries leave no gap");
+        self.truncate(first.index());
+        for entry in entries {
+            let id = entry.id();
+            assert_eq!(id.index, self.last.next(), "entries are consecutive");
+            assert!(id.term >= self.last().term, "terms never go back");
+            if id.term != self.last().term || self.runs.is_empty() {
+                self.runs.push(id);
+            }
+            self.last = id.index;
+            self.tail_bytes += entry.frame().len();
+            self.tail.push_back(entry.clone());
+        }
+    }
+
+    /// Drops the entries from `from` on.
+    fn truncate(&mut self, from: Index) {
+        while self.tail.back().is_some_and(|entry| entry.index() >= from) {
+            self.tail_bytes -= self.tail.pop_back().map_or(0, |entry| entry.frame().len());
+        }
+        self.runs.truncate(self.runs.partition_point(|run| run.index < from));
+        self.last = self.last.min(from.prev());
+    }
+
+    /// Drops everything: the log starts again after `base`.
+    pub(super) fn reset(&mut self, base: EntryId) {
+        *self = Log::new(base, Vec::new(), base.index);
+    }
+
+    /// Forgets everything up to and including `base`, which is in the log.
+    pub(super) fn truncate_prefix(&mut self, base: EntryId) {
+        assert!(self.contains(base), "the new base is in the log");
+        while self.tail.front().is_some_and(|entry| entry.index() <= base.index) {
+            self.pop_front();
+        }
+        let after = self.runs.partition_point(|run| run.index <= base.index);
+        let next = base.index.next();
+        // The run that is cut in two goes on after the base; a run that begins there is already listed.
+        let cut = after.checked_sub(1).map(|at| self.runs[at].term);
+        self.runs.drain(..after);
+        if let Some(term) = cut.filter(|_| next <= self.last && self.runs.first().is_none_or(|run| run.index > next)) {
+            self.runs.insert(0, EntryId::new(term, next));
+        }
+        self.base = base;
+    }
+
+    /// Entries from memory, beginning at `from`, as many as fit in `bytes_max` but at least one; none if the one at
+    /// `from` is not in memory.
+    pub(super) fn entries(&self, from: Index, bytes_max: usize) -> Vec<Entry> {
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            let first = bytes == 0;
+            bytes += entry.frame().len();
+            first || bytes <= bytes_max
+        };
+        self.tail_from(from).take_while(fits).cloned().collect()
+    }
+
+    /// The entries in memory from `from` on; none if the one at `from` is not in memory.
+    pub(super) fn tail_from(&self, from: Index) -> impl Iterator<Item = &Entry> {
+        let first = self.tail_first();
+        let skip = if from < first { self.tail.len() } else { from.since(first) as usize };
+        self.tail.range(skip.min(self.tail.len())..)
+    }
+
+    /// Forgets the oldest entries in memory, none after `upto`, until the rest fits in `bytes_max`.
+    pub(super) fn shrink_tail(&mut self, upto: Index, bytes_max: usize) {
+        while self.tail_bytes > bytes_max && self.tail.front().is_some_and(|entry| entry.index() <= upto) {
+            self.pop_front();
+        }
+    }
+
+    fn pop_front(&mut self) {
+        self.tail_bytes -= self.tail.pop_front().map_or(0, |entry| entry.frame().len());
+    }
+
+    /// # Panics
+    ///
+    /// If the parts contradict each other.
+    pub(super) fn check(&self) {
+        assert!(self.base.index <= self.last, "the log does not end before its base");
+        assert_eq!(self.runs.is_empty(), self.base.index == self.last, "an entry has a run, a run has an entry");
+        if let (Some(first), Some(last)) = (self.runs.first(), self.runs.last()) {
+            assert_eq!(first.index, self.base.index.next(), "the first run begins after the base");
+            assert!(first.term >= self.base.term, "terms never go back");
+            assert!(last.index <= self.last, "runs are within the log");
+        }
+        assert!(self.runs.is_sorted_by(|a, b| a.index < b.index && a.term < b.term), "runs have different terms");
+        let ids = self.tail.iter().map(Entry::id);
+        let expected = (self.tail_first().get()..).map(Index::new);
+        assert!(ids.zip(expected).all(|(id, index)| id.index == index && self.contains(id)), "the tail is of this log");
+        assert!(self.tail.back().is_none_or(|entry| entry.index() == self.last), "the tail ends with the log");
+        assert_eq!(self.tail_bytes, self.tail.iter().map(|entry| entry.frame().len()).sum::<usize>(), "bytes add up");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::tests::entry;
+    use proptest::prelude::*;
+
+    /// The dumb twin: terms in a plain vector, the first one that of the base.
+    #[derive(Clone, Debug)]
+    struct Twin {
+        base: u64,
+        terms: Vec<u64>,
+    }
+
+    impl Twin {
+        fn last(&self) -> u64 {
+            self.base + self.terms.len() as u64 - 1
+        }
+
+        fn term(&self, index: u64) -> Option<u64> {
+            self.terms.get(index.checked_sub(self.base)? as usize).copied()
+        }
+
+        fn last_within(&self, term: u64, index: u64) -> Option<u64> {
+            (self.base..=self.last().min(index)).rev().find(|at| self.term(*at).unwrap() <= term)
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// Appends as many entries, this far back from the end, with the last term before them plus the third number.
+        Append(u64, u64, u64),
+        TruncatePrefix(u64),
+        Shrink(u64),
+        Reset(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (1u64..5, 0u64..4, 0u64..2).prop_map(|(count, back, rise)| Step::Append(count, back, rise)),
+            1 => (0u64..20).prop_map(Step::TruncatePrefix),
+            1 => (0u64..20).prop_map(Step::Shrink),
+            1 => (1u64..4).prop_map(Step::Reset),
+        ]
+    }
+
+    fn run(step: &Step, log: &mut Log, twin: &mut Twin) {
+        match *step {
+            Step::Append(count, back, rise) => {
+                let first = twin.last().saturating_sub(back).max(twin.base) + 1;
+                twin.terms.truncate((first - twin.base) as usize);
+                let term = twin.terms.last().unwrap() + rise;
+                let new: Vec<_> = (first..first + count).map(|index| entry(term.max(1), index)).collect();
+                twin.terms.extend(new.iter().map(|entry| entry.term().get()));
+                log.append(&new);
+            }
+            Step::TruncatePrefix(at) => {
+                let at = (twin.base + at).min(twin.last());
+                log.truncate_prefix(EntryId::new(Term::new(twin.term(at).unwrap()), Index::new(at)));
+                twin.terms.drain(..(at - twin.base) as usize);
+                twin.base = at;
+            }
+            Step::Shrink(upto) => log.shrink_tail(Index::new(twin.base + upto), 60),
+            Step::Reset(ahead) => {
+                let base = EntryId::new(Term::new(twin.terms.last().unwrap() + 1), Index::new(twin.last() + ahead));
+                log.reset(base);
+                *twin = Twin { base: base.index.get(), terms: vec![base.term.get()] };
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn answers_like_a_vector_of_terms(steps in proptest::collection::vec(step(), 0..30)) {
+            let mut log = Log::new(EntryId::ZERO, Vec::new(), Index::ZERO);
+            let mut twin = Twin { base: 0, terms: vec![0] };
+            for step in &steps {
+                run(step, &mut log, &mut twin);
+                log.check();
+                prop_assert_eq!(log.last().index.get(), twin.last());
+                for index in 0..twin.last() + 3 {
+                    prop_assert_eq!(log.term(Index::new(index)).map(Term::get), twin.term(index));
+                    for term in 0..twin.terms.last().unwrap() + 2 {
+                        let bound = EntryId::new(Term::new(term), Index::new(index));
+                        let found = log.last_within(bound).map(|id| id.index.get());
+                        prop_assert_eq!(found, twin.last_within(term, index));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn entries_are_bounded_but_never_none() {
+        let mut log = Log::new(EntryId::ZERO, Vec::new(), Index::ZERO);
+        log.append(&(1..=5).map(|index| entry(1, index)).collect::<Vec<_>>());
+        let frame_bytes = entry(1, 1).frame().len();
+        let count = |from, bytes_max| log.entries(Index::new(from), bytes_max).len();
+        assert_eq!(count(1, 0), 1);
+        assert_eq!(count(1, frame_bytes * 3), 3);
+        assert_eq!(count(4, usize::MAX), 2);
+        assert_eq!(count(6, usize::MAX), 0);
+    }
+
+    #[test]
+    fn what_was_dropped_from_memory_is_not_given() {
+        let mut log = Log::new(EntryId::ZERO, Vec::new(), Index::ZERO);
+        log.append(&(1..=5).map(|index| entry(1, index)).collect::<Vec<_>>());
+        log.shrink_tail(Index::new(3), 0);
+        assert_eq!(log.tail_first(), Index::new(4));
+        assert!(log.entries(Index::new(3), usize::MAX).is_empty());
+        assert_eq!(log.term(Index::new(3)), Some(Term::new(1)), "the term stays known");
+    }
+}

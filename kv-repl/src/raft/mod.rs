@@ -1,0 +1,354 @@
+//! Raft as a state machine that sees no world: time, seed, messages and disk completions go in, [`Output`]s come out.
+//!
+//! It follows figure 2 of the Raft paper (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm",
+//! extended version), and of Ongaro's thesis sections 6.2 (a leader without a majority steps down), 6.4 (ReadIndex) and
+//! 9.6 (pre-vote).
+//!
+//! ```text
+//!                 times out             majority would vote         majority voted
+//!   Follower -------------------> PreCandidate ----------> Candidate ----------------> Leader
+//!      ^                               |                       |                          |
+//!      +--- a leader of this term, a later term, or a majority that fell silent (leader) -+
+//! ```
+//!
+//! # Driving it
+//!
+//! Hand in whatever has happened through the `handle_*` methods, [`Raft::propose`] and [`Raft::read`]; then call
+//! [`Raft::poll_output`] until it is empty; then sleep until [`Raft::poll_timeout`] at the latest. What is sent and
+//! written is decided only when outputs are asked for, so that many inputs in a row make one write and one message to
+//! each peer. Times are durations since any fixed moment and never go back.
+//!
+//! # What makes acknowledgements true
+//!
+//! `writes` knows what is durable, and only a [`Durable`] teaches it. Everything that depends on the disk is kept as
+//! state ("a vote is due", "acknowledged so far") and let go by one function, `release`, when the disk has got there.
+
+mod candidate;
+mod follower;
+mod io;
+mod leader;
+mod log;
+mod options;
+mod progress;
+mod quorum;
+mod read_index;
+mod rng;
+mod snapshot;
+mod status;
+#[cfg(test)]
+mod tests;
+mod writes;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::time::Duration;
+
+pub use self::io::{
+    Apply, Boot, Durable, LogRead, LogReadResult, Output, ReadLog, Role, RoleChange, SendSnapshot, SnapshotProgress,
+    Write,
+};
+pub use self::leader::ProposeError;
+pub use self::options::{Options, OptionsError};
+pub use self::status::{PeerProgress, ProgressKind, Status};
+
+use self::candidate::{Candidate, PreCandidate};
+use self::follower::Follower;
+use self::leader::Leader;
+use self::log::Log;
+use self::rng::Rng;
+use self::writes::Writes;
+use crate::message::Message;
+use crate::types::{Configuration, Entry, EntryId, HardState, Index, Member, NodeId, Term};
+
+/// One node's part in Raft.
+pub struct Raft {
+    me: Member,
+    options: Options,
+    configuration: Configuration,
+    hard_state: HardState,
+    log: Log,
+    writes: Writes,
+    committed: Index,
+    /// Entries up to here have been given out to be applied, or are in a checkpoint that has been.
+    handed_out: Index,
+    /// The checkpoint that the state machine takes when the reset of the log is durable.
+    restore: Option<EntryId>,
+    state: State,
+    announced: RoleChange,
+    /// The latest time that was handed in.
+    now: Duration,
+    election_at: Duration,
+    rng: Rng,
+    /// Peers that messages can be sent to, each with the number of the connection.
+    connections: BTreeMap<NodeId, u64>,
+    /// The greatest stamp seen on an entry.
+    stamp_ms: u64,
+    last_token: u64,
+    outputs: VecDeque<Output>,
+}
+
+enum State {
+    Follower(Follower),
+    PreCandidate(PreCandidate),
+    Candidate(Candidate),
+    Leader(Leader),
+}
+
+impl Raft {
+    /// A node that has just started, as a follower. What its state machine holds is committed.
+    ///
+    /// # Panics
+    ///
+    /// If `options` are not valid or the parts of `boot` contradict each other.
+    pub fn new(me: Member, options: Options, boot: Boot, now: Duration) -> Raft {
+        options.validate().expect("options are checked by whoever takes them from outside");
+        assert!(boot.base.index <= boot.applied, "the checkpoint reaches the log");
+        assert!(boot.applied <= boot.last, "a log that ends before the checkpoint is reset first");
+        let log = Log::new(boot.base, boot.terms, boot.last);
+        // A checkpoint can be ahead of the hard state. In a term that is not in it, this node has not voted.
+        let mut hard_state = boot.hard_state;
+        if hard_state.term < log.last().term {
+            hard_state = HardState { term: log.last().term, voted_for: None };
+        }
+        let mut rng = Rng::new(&[options.seed, me.id.get(), me.incarnation.get()]);
+        // Not from 0: an answer to a question of the process before this one must not be taken for one of this one's.
+        let last_token = rng.next() >> 1;
+        let mut raft = Raft {
+            me,
+            options,
+            configuration: boot.configuration,
+            hard_state,
+            writes: Writes::new(log.last().index),
+            log,
+            committed: boot.applied,
+            handed_out: boot.applied,
+            restore: None,
+            state: State::Follower(Follower::new(None)),
+            announced: RoleChange { role: Role::Follower, term: hard_state.term, leader: None },
+            now,
+            election_at: now,
+            rng,
+            connections: BTreeMap::new(),
+            stamp_ms: 0,
+            last_token,
+            outputs: VecDeque::new(),
+        };
+        raft.reset_election_timer();
+        raft
+    }
+
+    /// Takes a message. Ignored if `from` is not a member of the configuration, incarnation included: a node that lost
+    /// its disk must not be taken for the one that once voted and acknowledged.
+    pub fn handle_message(&mut self, now: Duration, from: Member, message: Message) {
+        self.see(now);
+        if from.id == self.me.id || !self.configuration.is_voter(from) {
+            return;
+        }
+        match message {
+            Message::PreVote(request) => self.handle_pre_vote(from, request),
+            Message::PreVoteReply(reply) => self.handle_pre_vote_reply(from, reply),
+            Message::RequestVote(request) => self.handle_request_vote(from, request),
+            Message::RequestVoteReply(reply) => self.handle_request_vote_reply(from, reply),
+            Message::AppendEntries(append) => self.handle_append_entries(from, append),
+            Message::AppendEntriesReply(reply) => self.handle_append_entries_reply(from, reply),
+            Message::InstallSnapshot(piece) => self.handle_install_snapshot(from, piece),
+            Message::InstallSnapshotReply(reply) => self.handle_install_snapshot_reply(from, reply),
+            Message::ReadIndex(request) => self.handle_read_index(from, request),
+            Message::ReadIndexReply(reply) => self.handle_read_index_reply(from, reply),
+            // Proposals need a time stamp, and the driver has the clock: it proposes them.
+            Message::Forward(_) => {}
+        }
+    }
+
+    /// Does what is due. Harmless if nothing is.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        self.see(now);
+        match self.state {
+            State::Leader(_) => self.handle_leader_timeout(),
+            _ if self.may_campaign() && self.now >= self.election_at => self.start_pre_vote(),
+            _ => self.refuse_expired_reads(),
+        }
+    }
+
+    /// Takes the proof that a write, and all before it, are durable.
+    pub fn handle_durable(&mut self, now: Duration, done: Durable) {
+        self.see(now);
+        self.writes.complete(&done);
+        self.release();
+    }
+
+    /// The connection that messages to `peer` are sent on is now this one. Numbers grow. What was sent before may be
+    /// lost.
+    pub fn handle_connected(&mut self, now: Duration, peer: NodeId, connection: u64) {
+        self.see(now);
+        self.connections.insert(peer, connection);
+        self.set_connection(peer, Some(connection));
+    }
+
+    /// There is no connection to `peer` any more.
+    pub fn handle_disconnected(&mut self, now: Duration, peer: NodeId) {
+        self.see(now);
+        self.connections.remove(&peer);
+        self.set_connection(peer, None);
+    }
+
+    fn set_connection(&mut self, peer: NodeId, connection: Option<u64>) {
+        let last = self.log.last().index;
+        if let State::Leader(leader) = &mut self.state {
+            leader.reconnect(peer, connection, last);
+        }
+        self.refuse_reads_asked_of(peer);
+    }
+
+    /// The log up to and including `base` has been removed, or is about to be, because checkpoints cover it.
+    ///
+    /// # Panics
+    ///
+    /// If that has not been handed out to be applied, or is another entry than the log's.
+    pub fn handle_truncated(&mut self, base: EntryId) {
+        // An older checkpoint than one that was received meanwhile.
+        if base.index <= self.log.base().index {
+            return;
+        }
+        assert!(base.index <= self.handed_out, "a checkpoint holds only what has been applied");
+        self.log.truncate_prefix(base);
+    }
+
+    /// The next thing to do, if there is one.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() {
+            self.flush();
+        }
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Raft::handle_timeout`], if nothing else happens before.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        match &self.state {
+            State::Leader(leader) => Some(leader.deadline(&self.options)),
+            State::Follower(follower) => self.election_deadline().into_iter().chain(follower.reads.deadline()).min(),
+            State::PreCandidate(_) | State::Candidate(_) => self.election_deadline(),
+        }
+    }
+
+    fn election_deadline(&self) -> Option<Duration> {
+        self.may_campaign().then_some(self.election_at)
+    }
+
+    /// Decides what to write, send and apply, now that all inputs are in.
+    fn flush(&mut self) {
+        if let Some(write) = self.writes.take() {
+            self.outputs.push_back(Output::Write(write));
+        }
+        self.flush_leader();
+        self.hand_out();
+        self.log.shrink_tail(self.handed_out.min(self.writes.durable()), self.options.tail_bytes_max);
+    }
+
+    /// Gives out what has been committed. Nothing while a checkpoint waits to be restored: it comes first.
+    fn hand_out(&mut self) {
+        if self.handed_out >= self.committed || self.restore.is_some() {
+            return;
+        }
+        let (first, last) = (self.handed_out.next(), self.committed);
+        let tail_first = self.log.tail_first();
+        if first < tail_first {
+            let last = last.min(tail_first.prev());
+            assert!(last <= self.writes.durable(), "what is not durable stays in memory");
+            self.outputs.push_back(Output::Apply(Apply::Stored { first, last }));
+        }
+        let count = last.next().since(first.max(tail_first)) as usize;
+        let entries: Vec<Entry> = self.log.tail_from(first.max(tail_first)).take(count).cloned().collect();
+        if !entries.is_empty() {
+            self.outputs.push_back(Output::Apply(Apply::Entries(entries)));
+        }
+        self.handed_out = last;
+    }
+
+    /// Lets go what waited for the disk, as far as the disk has got.
+    fn release(&mut self) {
+        if self.writes.is_reset_durable() {
+            if let Some(last) = self.restore.take() {
+                self.outputs.push_back(Output::Restore { last });
+            }
+        }
+        match &self.state {
+            State::Follower(_) => self.release_follower(),
+            State::PreCandidate(_) => {}
+            State::Candidate(_) => self.release_own_vote(),
+            State::Leader(_) => self.advance_commit(),
+        }
+    }
+
+    /// Goes on as a follower, of `leader` if it is known. The vote is forgotten only with its term: a node that steps
+    /// down within a term has still voted in it (CCF #8094).
+    fn follow(&mut self, term: Term, leader: Option<NodeId>) {
+        assert!(term >= self.hard_state.term, "terms never go back");
+        if term > self.hard_state.term {
+            self.set_hard_state(HardState { term, voted_for: None });
+        }
+        if matches!(self.state, State::Leader(_)) {
+            self.reset_election_timer();
+        }
+        self.enter(State::Follower(Follower::new(leader)));
+    }
+
+    fn enter(&mut self, state: State) {
+        let ended = mem::replace(&mut self.state, state);
+        self.refuse_readers(ended);
+        self.announce();
+    }
+
+    fn announce(&mut self) {
+        let change = RoleChange { role: self.role(), term: self.term(), leader: self.leader() };
+        if self.announced != change {
+            self.announced = change;
+            self.outputs.push_back(Output::Role(change));
+        }
+    }
+
+    fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = hard_state;
+        self.writes.set_hard_state(hard_state);
+    }
+
+    /// Takes entries into the log, in place of whatever is there from the first of them on.
+    fn append(&mut self, entries: Vec<Entry>) {
+        let Some(first) = entries.first() else { return };
+        assert!(first.index() > self.committed, "what is committed is never replaced");
+        self.stamp_ms = entries.iter().map(Entry::stamp_ms).fold(self.stamp_ms, u64::max);
+        self.log.append(&entries);
+        self.writes.append(entries);
+    }
+
+    fn see(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+    }
+
+    /// A new timeout is drawn each time, so that split votes don't repeat (Raft paper, section 5.2).
+    fn reset_election_timer(&mut self) {
+        let (min, max) = (self.options.election_timeout_min, self.options.election_timeout_max);
+        self.election_at = self.now + self.rng.between(min, max);
+    }
+
+    /// A node that the configuration does not name in this incarnation follows, and that is all.
+    fn may_campaign(&self) -> bool {
+        self.configuration.is_voter(self.me)
+    }
+
+    fn fresh_token(&mut self) -> u64 {
+        self.last_token += 1;
+        self.last_token
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.outputs.push_back(Output::Send { to, message });
+    }
+
+    /// Sends the same to every other voter.
+    fn send_to_others(&mut self, message: &Message) {
+        for to in self.configuration.voters().iter().map(|voter| voter.id).filter(|id| *id != self.me.id) {
+            self.outputs.push_back(Output::Send { to, message: message.clone() });
+        }
+    }
+}

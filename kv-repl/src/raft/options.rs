@@ -1,0 +1,115 @@
+//! What can be set, and which settings make sense together.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Settings of the core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// A follower that hears nothing from a leader for a time drawn anew between this and `election_timeout_max`
+    /// campaigns. One that heard from a leader within this time refuses pre-votes.
+    pub election_timeout_min: Duration,
+    /// See `election_timeout_min`. A leader that hears nothing from a majority for this long steps down.
+    pub election_timeout_max: Duration,
+    /// How often a leader says that it is alive.
+    pub heartbeat_interval: Duration,
+    /// AppendEntries with entries on their way to one follower, at most.
+    pub inflight_messages_max: usize,
+    /// Bytes of entries in one AppendEntries. One entry is sent however large it is.
+    pub message_bytes_max: usize,
+    /// Bytes of recent entries kept in memory to feed followers from. Entries that are not durable or not committed are
+    /// kept beyond that.
+    pub tail_bytes_max: usize,
+    /// Bytes of entries that a leader takes before they are committed; beyond it proposals are refused.
+    pub uncommitted_bytes_max: usize,
+    /// Seed of the election timeouts and of the numbers that questions to a leader carry. Another one at each start of a
+    /// node, so that a late answer to the process before is recognised. The node's identity is mixed in.
+    pub seed: u64,
+}
+
+/// Settings that contradict each other. For whoever wrote them.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OptionsError {
+    /// The times must grow from the first to the last, and none be zero.
+    #[error(
+        "0 < heartbeat_interval ({heartbeat_interval:?}) < election_timeout_min ({election_timeout_min:?}) < \
+         election_timeout_max ({election_timeout_max:?}) does not hold"
+    )]
+    Times {
+        /// As given.
+        heartbeat_interval: Duration,
+        /// As given.
+        election_timeout_min: Duration,
+        /// As given.
+        election_timeout_max: Duration,
+    },
+    /// With this at zero nothing could ever be sent or proposed.
+    #[error("{name} must not be zero")]
+    Zero {
+        /// Name of the setting.
+        name: &'static str,
+    },
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            election_timeout_min: Duration::from_millis(500),
+            election_timeout_max: Duration::from_secs(1),
+            heartbeat_interval: Duration::from_millis(100),
+            inflight_messages_max: 32,
+            message_bytes_max: 1 << 20,
+            tail_bytes_max: 16 << 20,
+            uncommitted_bytes_max: 64 << 20,
+            seed: 0,
+        }
+    }
+}
+
+impl Options {
+    /// Checks that the settings make sense together.
+    ///
+    /// # Errors
+    ///
+    /// Which ones don't.
+    pub fn validate(&self) -> Result<(), OptionsError> {
+        let times = [Duration::ZERO, self.heartbeat_interval, self.election_timeout_min, self.election_timeout_max];
+        if !times.is_sorted_by(|earlier, later| earlier < later) {
+            return Err(OptionsError::Times {
+                heartbeat_interval: self.heartbeat_interval,
+                election_timeout_min: self.election_timeout_min,
+                election_timeout_max: self.election_timeout_max,
+            });
+        }
+        let limits = [
+            ("inflight_messages_max", self.inflight_messages_max),
+            ("message_bytes_max", self.message_bytes_max),
+            ("uncommitted_bytes_max", self.uncommitted_bytes_max),
+        ];
+        match limits.iter().find(|(_, limit)| *limit == 0) {
+            Some((name, _)) => Err(OptionsError::Zero { name }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Options::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        let equal = Options { election_timeout_max: Duration::from_millis(500), ..Options::default() };
+        assert!(matches!(equal.validate(), Err(OptionsError::Times { .. })), "elections would be split for ever");
+        let slow = Options { heartbeat_interval: Duration::from_millis(600), ..Options::default() };
+        assert!(matches!(slow.validate(), Err(OptionsError::Times { .. })));
+        let mute = Options { inflight_messages_max: 0, ..Options::default() };
+        assert_eq!(mute.validate(), Err(OptionsError::Zero { name: "inflight_messages_max" }));
+    }
+}

@@ -1,0 +1,47 @@
+//! The arithmetic of majorities. Pure: whoever calls says what each voter has reached.
+//!
+//! It is written as its own definition, without sorting or keeping anything between calls, because the clever versions
+//! of it have been wrong (openraft #1802). Voters are few, so the square of their number is small.
+
+/// The greatest of `values`, one for each voter, that a majority of the voters has reached. This is the `N` of the
+/// leader's last rule in figure 2 of the Raft paper, and just as well a time or a round that a majority has reached.
+///
+/// # Panics
+///
+/// If there is no voter.
+pub(super) fn reached_by_majority<T: Ord + Copy>(values: impl Iterator<Item = T> + Clone) -> T {
+    let majority = values.clone().count() / 2 + 1;
+    let reached_by = |value: T| values.clone().filter(|other| *other >= value).count();
+    let reached = values.clone().filter(|value| reached_by(*value) >= majority).max();
+    reached.expect("the smallest value is reached by all voters, and there is a voter")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn by_hand() {
+        let check = |values: &[u64], expected| assert_eq!(reached_by_majority(values.iter().copied()), expected);
+        check(&[7], 7);
+        check(&[7, 3], 3);
+        check(&[7, 3, 5], 5);
+        check(&[9, 9, 0, 0], 0);
+        check(&[9, 9, 9, 0], 9);
+        check(&[1, 2, 3, 4, 5], 3);
+    }
+
+    proptest! {
+        /// The twin tries every subset of voters that is a majority: what all its members have reached is reached.
+        #[test]
+        fn equals_the_best_of_all_majorities(values in proptest::collection::vec(0u64..6, 1..=7)) {
+            let majorities = (1u32..1 << values.len()).filter(|set| set.count_ones() as usize > values.len() / 2);
+            let reached_by_all_of = |set: u32| {
+                (0..values.len()).filter(|voter| set & (1 << voter) != 0).map(|voter| values[voter]).min().unwrap()
+            };
+            let best = majorities.map(reached_by_all_of).max().unwrap();
+            prop_assert_eq!(reached_by_majority(values.iter().copied()), best);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! One test for each rule, with its section of the Raft paper (or of the thesis) in the name.
+
+use std::time::Duration;
+
+use super::sim::{STEP, Sim, member};
+use super::{entries, id, index};
+use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Message, VoteReply, VoteRequest};
+use crate::raft::{Boot, Options, Output, Raft, Role};
+use crate::types::{Configuration, EntryId, HardState, Index, Term};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A lone core of three, with entries of term 1 up to `last` on its disk.
+fn follower(last: u64) -> Raft {
+    let terms = if last > 0 { vec![id(1, 1)] } else { Vec::new() };
+    let boot = Boot {
+        hard_state: HardState { term: Term::new(1), voted_for: None },
+        configuration: Configuration::new((0..3).map(member).collect()),
+        base: EntryId::ZERO,
+        terms,
+        last: index(last),
+        applied: Index::ZERO,
+    };
+    Raft::new(member(0), Options::default(), boot, Duration::ZERO)
+}
+
+/// Takes all outputs: messages out at once, and those that a sync releases.
+fn outputs(raft: &mut Raft, now: Duration) -> (Vec<Message>, Vec<Message>) {
+    let (mut before, mut done) = (Vec::new(), Vec::new());
+    while let Some(output) = raft.poll_output() {
+        match output {
+            Output::Send { message, .. } => before.push(message),
+            Output::Write(write) => done.push(write.into_durable()),
+            _ => {}
+        }
+    }
+    done.into_iter().for_each(|durable| raft.handle_durable(now, durable));
+    let mut after = Vec::new();
+    while let Some(output) = raft.poll_output() {
+        if let Output::Send { message, .. } = output {
+            after.push(message);
+        }
+    }
+    (before, after)
+}
+
+fn append(term: u64, prev: EntryId, committed: u64, new: std::ops::RangeInclusive<u64>) -> Message {
+    let (term, entries) = (Term::new(term), entries(term, new));
+    Message::AppendEntries(AppendEntries { term, prev, committed: index(committed), round: 1, connection: 1, entries })
+}
+
+fn vote(term: u64, last: EntryId) -> Message {
+    Message::RequestVote(VoteRequest { term: Term::new(term), last })
+}
+
+fn granted(messages: &[Message]) -> Vec<bool> {
+    let granted = |message: &Message| match message {
+        Message::RequestVoteReply(VoteReply { granted, .. }) => Some(*granted),
+        _ => None,
+    };
+    messages.iter().filter_map(granted).collect()
+}
+
+fn results(messages: &[Message]) -> Vec<AppendResult> {
+    let result = |message: &Message| match message {
+        Message::AppendEntriesReply(AppendEntriesReply { result, .. }) => Some(*result),
+        _ => None,
+    };
+    messages.iter().filter_map(result).collect()
+}
+
+#[test]
+fn section_5_1_a_stale_term_is_rejected() {
+    let mut raft = follower(0);
+    raft.handle_message(SECOND, member(1), append(0, EntryId::ZERO, 0, 1..=1));
+    assert_eq!(results(&outputs(&mut raft, SECOND).0), [AppendResult::StaleTerm]);
+}
+
+#[test]
+fn section_5_2_one_vote_a_term_first_come_first_served_and_only_when_durable() {
+    let mut raft = follower(0);
+    raft.handle_message(SECOND, member(1), vote(2, EntryId::ZERO));
+    let (before, after) = outputs(&mut raft, SECOND);
+    assert!(granted(&before).is_empty(), "the vote waits for the disk");
+    assert_eq!(granted(&after), [true]);
+    raft.handle_message(SECOND, member(2), vote(2, EntryId::ZERO));
+    let (before, after) = outputs(&mut raft, SECOND);
+    assert_eq!([granted(&before), granted(&after)].concat(), [false]);
+}
+
+/// CCF #8094: stepping down within a term must not clear the vote.
+#[test]
+fn section_5_2_a_leader_of_the_same_term_does_not_clear_the_vote() {
+    let mut raft = follower(0);
+    raft.handle_message(SECOND, member(1), vote(2, EntryId::ZERO));
+    outputs(&mut raft, SECOND);
+    raft.handle_message(SECOND, member(1), append(2, EntryId::ZERO, 0, 1..=1));
+    outputs(&mut raft, SECOND);
+    raft.handle_message(SECOND, member(2), vote(2, id(2, 9)));
+    assert_eq!(granted(&outputs(&mut raft, SECOND).0), [false]);
+}
+
+#[test]
+fn section_5_3_an_acknowledgement_waits_for_the_disk_and_a_heartbeat_does_not() {
+    let mut raft = follower(0);
+    raft.handle_message(SECOND, member(1), append(2, EntryId::ZERO, 0, 1..=3));
+    let (before, after) = outputs(&mut raft, SECOND);
+    assert!(results(&before).iter().all(|result| *result == AppendResult::Alive), "{before:?}");
+    assert_eq!(results(&after), [AppendResult::Durable(index(3))]);
+}
+
+#[test]
+fn section_5_3_a_gap_is_refused_and_a_conflict_is_replaced() {
+    let mut raft = follower(5);
+    raft.handle_message(SECOND, member(1), append(2, id(1, 9), 0, 10..=10));
+    let refused = AppendResult::Mismatch { refused: index(9), hint: id(1, 5) };
+    assert_eq!(results(&outputs(&mut raft, SECOND).0), [refused]);
+    raft.handle_message(SECOND, member(1), append(2, id(1, 3), 0, 4..=4));
+    assert_eq!(results(&outputs(&mut raft, SECOND).1), [AppendResult::Durable(index(4))]);
+    assert_eq!(raft.last(), id(2, 4), "entry 5 contradicted the leader's log");
+}
+
+#[test]
+fn section_5_3_a_delayed_message_cuts_nothing_off() {
+    let mut raft = follower(0);
+    raft.handle_message(SECOND, member(1), append(2, EntryId::ZERO, 0, 1..=5));
+    outputs(&mut raft, SECOND);
+    raft.handle_message(SECOND, member(1), append(2, EntryId::ZERO, 0, 1..=2));
+    outputs(&mut raft, SECOND);
+    assert_eq!(raft.last(), id(2, 5));
+}
+
+#[test]
+fn section_5_4_1_no_vote_for_a_log_that_is_behind() {
+    for (last, expected) in [(id(1, 4), false), (id(1, 5), true), (id(2, 1), true), (id(0, 9), false)] {
+        let mut raft = follower(5);
+        raft.handle_message(SECOND, member(1), vote(3, last));
+        let (before, after) = outputs(&mut raft, SECOND);
+        assert_eq!([granted(&before), granted(&after)].concat(), [expected], "{last}");
+    }
+}
+
+/// Votes for itself, collects the others', and gives the core as leader of term 2 with its no-op at 6.
+fn elected() -> Raft {
+    let mut raft = follower(5);
+    let later = SECOND * 3;
+    raft.handle_connected(later, member(1).id, 1);
+    raft.handle_connected(later, member(2).id, 2);
+    raft.handle_timeout(later);
+    let (asked, _) = outputs(&mut raft, later);
+    assert!(matches!(asked[0], Message::PreVote(_)), "thesis 9.6: it asks first");
+    let yes = VoteReply { term: Term::new(2), granted: true };
+    raft.handle_message(later, member(1), Message::PreVoteReply(yes));
+    outputs(&mut raft, later);
+    raft.handle_message(later, member(1), Message::RequestVoteReply(yes));
+    assert_eq!(raft.role(), Role::Leader);
+    assert_eq!(raft.last(), id(2, 6), "section 8: a leader begins with an entry of its own");
+    raft
+}
+
+fn durable_at(raft: &mut Raft, from: usize, at: u64) {
+    let result = AppendResult::Durable(index(at));
+    let connection = from as u64;
+    let reply = AppendEntriesReply { term: raft.term(), round: 1, connection, result };
+    raft.handle_message(SECOND * 3, member(from), Message::AppendEntriesReply(reply));
+}
+
+/// Figure 8: an entry of an earlier term on a majority is not committed by counting.
+#[test]
+fn section_5_4_2_only_entries_of_the_own_term_are_committed_by_counting() {
+    let mut raft = elected();
+    outputs(&mut raft, SECOND * 3);
+    durable_at(&mut raft, 1, 5);
+    assert_eq!(raft.committed(), Index::ZERO, "entry 5 is of term 1");
+    durable_at(&mut raft, 1, 6);
+    assert_eq!(raft.committed(), index(6));
+}
+
+#[test]
+fn section_5_4_2_a_leader_counts_itself_only_when_it_is_durable_and_can_commit_without() {
+    let mut raft = elected();
+    durable_at(&mut raft, 1, 6);
+    assert_eq!(raft.committed(), Index::ZERO, "one follower and an unsynced leader are no majority");
+    durable_at(&mut raft, 2, 6);
+    assert_eq!(raft.committed(), index(6), "two followers are one");
+}
+
+#[test]
+fn an_acknowledgement_of_another_connection_or_beyond_the_log_is_ignored() {
+    let mut raft = elected();
+    outputs(&mut raft, SECOND * 3);
+    raft.handle_connected(SECOND * 3, member(1).id, 7);
+    durable_at(&mut raft, 1, 6);
+    assert_eq!(raft.committed(), Index::ZERO, "connection 1 is gone");
+    durable_at(&mut raft, 2, 60);
+    assert_eq!(raft.committed(), Index::ZERO, "nobody holds what was never sent");
+}
+
+#[test]
+fn a_member_with_another_incarnation_is_not_heard() {
+    let mut raft = follower(0);
+    let mut wiped = member(1);
+    wiped.incarnation = crate::types::Incarnation::new(1);
+    raft.handle_message(SECOND, wiped, vote(2, EntryId::ZERO));
+    assert!(raft.poll_output().is_none());
+    assert_eq!(raft.term(), Term::new(1));
+}
+
+/// Thesis 6.2: a leader that a majority no longer hears steps down.
+#[test]
+fn thesis_6_2_a_leader_without_a_majority_steps_down() {
+    let mut sim = Sim::new(3, 1);
+    let leader = sim.elect();
+    sim.isolate(leader);
+    sim.run_until("it steps down", SECOND * 5, |sim| {
+        sim.nodes[leader].raft.as_ref().is_some_and(|raft| raft.role() != Role::Leader)
+    });
+}
+
+/// Thesis 9.6: a node that was cut off comes back without a higher term.
+#[test]
+fn thesis_9_6_a_node_that_comes_back_disturbs_nobody() {
+    let mut sim = Sim::new(3, 2);
+    let leader = sim.elect();
+    let away = (leader + 1) % 3;
+    sim.isolate(away);
+    let until = sim.now + SECOND * 30;
+    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    let term = sim.raft(leader).term();
+    sim.heal_all();
+    let until = sim.now + SECOND * 10;
+    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    assert_eq!(sim.raft(leader).term(), term);
+    assert_eq!(sim.leader(), Some(leader));
+}
+
+/// openraft #1796: a rejection teaches the higher term, or nodes whose terms have drifted apart never elect anyone.
+#[test]
+fn thesis_9_6_a_rejected_pre_vote_teaches_the_higher_term() {
+    let mut raft = follower(0);
+    raft.handle_timeout(SECOND * 3);
+    outputs(&mut raft, SECOND * 3);
+    let no = VoteReply { term: Term::new(9), granted: false };
+    raft.handle_message(SECOND * 3, member(1), Message::PreVoteReply(no));
+    assert_eq!(raft.term(), Term::new(9));
+}
+
+/// etcd #20418: an answer to a message that was sent before the read does not confirm it.
+#[test]
+fn thesis_6_4_a_read_is_confirmed_by_its_own_round_only() {
+    let mut raft = elected();
+    outputs(&mut raft, SECOND * 3);
+    durable_at(&mut raft, 1, 6);
+    outputs(&mut raft, SECOND * 3);
+    raft.read(SECOND * 3, 77);
+    let (sent, _) = outputs(&mut raft, SECOND * 3);
+    let round = sent.iter().find_map(|message| match message {
+        Message::AppendEntries(append) => Some(append.round),
+        _ => None,
+    });
+    let round = round.expect("a round was started");
+    assert!(round > 1, "with a number of its own");
+    let ready =
+        |raft: &mut Raft| std::iter::from_fn(|| raft.poll_output()).any(|o| matches!(o, Output::ReadReady { .. }));
+    durable_at(&mut raft, 1, 6);
+    assert!(!ready(&mut raft), "an answer to round 1");
+    let reply = AppendEntriesReply { term: raft.term(), round, connection: 1, result: AppendResult::Alive };
+    raft.handle_message(SECOND * 3, member(1), Message::AppendEntriesReply(reply));
+    assert!(ready(&mut raft));
+}
+
+/// openraft #1828: the log is compacted, the leader idle, the follower far behind: it must converge all the same.
+#[test]
+fn section_7_a_follower_behind_a_compacted_idle_leader_converges() {
+    let mut sim = Sim::new(3, 3);
+    let leader = sim.elect();
+    let away = (leader + 1) % 3;
+    sim.crash(away);
+    for number in 0..50 {
+        assert!(sim.propose(leader, &format!("command {number}")));
+        sim.step();
+    }
+    sim.run_until("all is applied", SECOND * 5, |sim| sim.nodes[leader].applied.len() > 50);
+    sim.checkpoint(leader);
+    let all = sim.committed.len();
+    sim.start(away);
+    sim.run_until("it converges", SECOND * 10, |sim| sim.nodes[away].applied.len() == all);
+}
+
+/// Figure 13, rule 7: what contradicts the checkpoint goes.
+#[test]
+fn figure_13_a_conflicting_suffix_does_not_survive_a_checkpoint() {
+    let mut sim = Sim::new(3, 4);
+    let old = sim.elect();
+    sim.run_until("the first entry", SECOND * 5, |sim| !sim.committed.is_empty());
+    sim.isolate(old);
+    for number in 0..10 {
+        sim.propose(old, &format!("lost {number}"));
+    }
+    sim.run_until("another leader", SECOND * 10, |sim| sim.leader().is_some_and(|leader| leader != old));
+    let new = sim.leader().expect("just waited for it");
+    for number in 0..30 {
+        assert!(sim.propose(new, &format!("kept {number}")));
+        sim.step();
+    }
+    sim.run_until("applied", SECOND * 5, |sim| sim.nodes[new].applied.len() > 30);
+    (0..3).filter(|node| *node != old).for_each(|node| sim.checkpoint(node));
+    let all = sim.committed.len();
+    sim.heal_all();
+    sim.run_until("it converges", SECOND * 10, |sim| sim.nodes[old].applied.len() >= all);
+}
+
+#[test]
+fn a_single_voter_elects_itself_and_commits() {
+    let mut sim = Sim::new(1, 5);
+    let leader = sim.elect();
+    assert!(sim.propose(leader, "alone"));
+    sim.run_until("it is applied", STEP * 100, |sim| sim.committed.len() == 2);
+}

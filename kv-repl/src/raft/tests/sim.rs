@@ -1,0 +1,444 @@
+//! The cluster: nodes, disks, network, and what must hold after every step.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::message::{InstallSnapshot, Message, Proposal};
+use crate::raft::{
+    Apply, Boot, LogRead, LogReadResult, Options, Output, Raft, Role, SendSnapshot, SnapshotProgress, Write,
+};
+use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Index, Member, NodeId, Term, kind};
+
+pub(super) const STEP: Duration = Duration::from_millis(5);
+
+/// A disk: what is on it for certain. What was written and not synced waits in `Node::queue`.
+#[derive(Clone, Default)]
+struct Disk {
+    base: EntryId,
+    entries: Vec<Entry>,
+    hard_state: HardState,
+    checkpoint: EntryId,
+}
+
+pub(super) struct Node {
+    pub(super) raft: Option<Raft>,
+    disk: Disk,
+    queue: VecDeque<Write>,
+    pub(super) applied: Vec<Entry>,
+}
+
+struct Flying {
+    at: Duration,
+    from: usize,
+    to: usize,
+    message: Message,
+}
+
+pub(super) struct Sim {
+    pub(super) now: Duration,
+    pub(super) nodes: Vec<Node>,
+    flying: Vec<Flying>,
+    cuts: BTreeSet<(usize, usize)>,
+    random: u64,
+    connections: u64,
+    /// Loss, doubling and delay of messages, slow syncs.
+    pub(super) faults: bool,
+    /// What any node has applied, hence the cluster has committed.
+    pub(super) committed: Vec<Entry>,
+    leaders: BTreeMap<Term, NodeId>,
+    reads: BTreeMap<(usize, u64), Index>,
+    next_token: u64,
+    pub(super) reads_answered: u64,
+}
+
+pub(super) fn member(node: usize) -> Member {
+    Member::new(NodeId::new(node as u64 + 1), Incarnation::new(100 + node as u64))
+}
+
+fn position(id: NodeId) -> usize {
+    id.get() as usize - 1
+}
+
+impl Disk {
+    fn last(&self) -> Index {
+        self.entries.last().map_or(self.base.index, Entry::index)
+    }
+
+    fn write(&mut self, write: &Write) {
+        if let Some(base) = write.reset {
+            (self.base, self.entries) = (base, Vec::new());
+        }
+        if let Some(first) = write.entries.first() {
+            assert!(first.index() <= self.last().next(), "writes leave no gap");
+            self.entries.truncate(first.index().since(self.base.index.next()) as usize);
+            self.entries.extend(write.entries.iter().cloned());
+        }
+        if let Some(hard_state) = write.hard_state {
+            assert!(hard_state.term >= self.hard_state.term, "terms never go back");
+            let same_term = hard_state.term == self.hard_state.term;
+            let voted = self.hard_state.voted_for;
+            assert!(!same_term || voted.is_none() || voted == hard_state.voted_for, "one vote a term");
+            self.hard_state = hard_state;
+        }
+    }
+
+    fn holds(&self, entry: &Entry) -> bool {
+        if entry.index() <= self.checkpoint.index {
+            return true;
+        }
+        let skip = entry.index().get().checked_sub(self.base.index.get() + 1);
+        skip.and_then(|skip| self.entries.get(skip as usize)) == Some(entry)
+    }
+
+    fn boot(&self, configuration: Configuration) -> Boot {
+        let mut terms: Vec<EntryId> = Vec::new();
+        for entry in &self.entries {
+            if terms.last().is_none_or(|run| run.term != entry.term()) {
+                terms.push(entry.id());
+            }
+        }
+        let applied = self.checkpoint.index;
+        Boot { hard_state: self.hard_state, configuration, base: self.base, terms, last: self.last(), applied }
+    }
+}
+
+impl Sim {
+    pub(super) fn new(count: usize, seed: u64) -> Sim {
+        let node = || Node { raft: None, disk: Disk::default(), queue: VecDeque::new(), applied: Vec::new() };
+        let mut sim = Sim {
+            now: Duration::ZERO,
+            nodes: (0..count).map(|_| node()).collect(),
+            flying: Vec::new(),
+            cuts: BTreeSet::new(),
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            connections: 0,
+            faults: false,
+            committed: Vec::new(),
+            leaders: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            next_token: 0,
+            reads_answered: 0,
+        };
+        (0..count).for_each(|node| sim.start(node));
+        sim
+    }
+
+    /// A number below `below`.
+    pub(super) fn draw(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % below
+    }
+
+    /// Starts a node from its disk.
+    pub(super) fn start(&mut self, node: usize) {
+        let configuration = Configuration::new((0..self.nodes.len()).map(member).collect());
+        let seed = self.draw(u64::MAX);
+        // Small bounds, so that memory, windows and the way to the disk are all exercised.
+        let options = Options {
+            seed,
+            inflight_messages_max: 3,
+            message_bytes_max: 200,
+            tail_bytes_max: 400,
+            ..Options::default()
+        };
+        let disk = &mut self.nodes[node].disk;
+        if disk.checkpoint.index > disk.last() || (disk.base.index < disk.checkpoint.index && !holds_id(disk)) {
+            // As the driver does: the log restarts after the checkpoint.
+            (disk.base, disk.entries) = (disk.checkpoint, Vec::new());
+        }
+        let boot = disk.boot(configuration);
+        let applied = self.committed[..boot.applied.get() as usize].to_vec();
+        let raft = Raft::new(member(node), options, boot, self.now);
+        self.nodes[node].raft = Some(raft);
+        self.nodes[node].applied = applied;
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.connect(node, other);
+            self.connect(other, node);
+        }
+    }
+
+    /// Power off: what was not synced is lost, but for a prefix of the writes that may have made it.
+    pub(super) fn crash(&mut self, node: usize) {
+        let survive = self.draw(self.nodes[node].queue.len() as u64 + 1) as usize;
+        let victim = &mut self.nodes[node];
+        victim.raft = None;
+        for write in victim.queue.drain(..).take(survive) {
+            victim.disk.write(&write);
+        }
+        self.reads.retain(|(reader, _), _| *reader != node);
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            if let Some(raft) = &mut self.nodes[other].raft {
+                raft.handle_disconnected(self.now, member(node).id);
+            }
+        }
+    }
+
+    fn connect(&mut self, from: usize, to: usize) {
+        if self.nodes[to].raft.is_none() || self.cuts.contains(&(from, to)) {
+            return;
+        }
+        self.connections += 1;
+        if let Some(raft) = &mut self.nodes[from].raft {
+            raft.handle_connected(self.now, member(to).id, self.connections);
+        }
+    }
+
+    pub(super) fn cut(&mut self, from: usize, to: usize) {
+        self.cuts.insert((from, to));
+    }
+
+    pub(super) fn heal(&mut self, from: usize, to: usize) {
+        if self.cuts.remove(&(from, to)) {
+            self.connect(from, to);
+        }
+    }
+
+    pub(super) fn isolate(&mut self, node: usize) {
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.cut(node, other);
+            self.cut(other, node);
+        }
+    }
+
+    pub(super) fn heal_all(&mut self) {
+        for (from, to) in self.cuts.clone() {
+            self.heal(from, to);
+        }
+    }
+
+    pub(super) fn raft(&mut self, node: usize) -> &mut Raft {
+        self.nodes[node].raft.as_mut().expect("the node runs")
+    }
+
+    /// Proposes a command; false if the node does not lead.
+    pub(super) fn propose(&mut self, node: usize, payload: &str) -> bool {
+        let now = self.now;
+        let Some(raft) = &mut self.nodes[node].raft else { return false };
+        let payload = Bytes::copy_from_slice(payload.as_bytes());
+        let proposed = raft.propose(now, 1, &[Proposal { kind: kind::COMMAND, payload }]).is_ok();
+        self.drain(node);
+        proposed
+    }
+
+    /// Asks for a read, which must see what is committed now.
+    pub(super) fn read(&mut self, node: usize) {
+        let now = self.now;
+        self.next_token += 1;
+        let token = self.next_token;
+        if let Some(raft) = &mut self.nodes[node].raft {
+            self.reads.insert((node, token), Index::new(self.committed.len() as u64));
+            raft.read(now, token);
+            self.drain(node);
+        }
+    }
+
+    /// Writes a checkpoint of what a node has applied and truncates its log.
+    pub(super) fn checkpoint(&mut self, node: usize) {
+        let victim = &mut self.nodes[node];
+        let (Some(raft), Some(last)) = (&mut victim.raft, victim.applied.last().map(Entry::id)) else { return };
+        if last.index <= victim.disk.checkpoint.index {
+            return;
+        }
+        victim.disk.checkpoint = last;
+        // The log can only be truncated as far as it is durable here.
+        if last.index <= raft.durable() && last.index > victim.disk.base.index && last.index <= victim.disk.last() {
+            raft.handle_truncated(last);
+            let count = last.index.since(victim.disk.base.index) as usize;
+            victim.disk.entries.drain(..count);
+            victim.disk.base = last;
+        }
+    }
+
+    pub(super) fn leader(&self) -> Option<usize> {
+        let leads = |node: &&usize| self.nodes[**node].raft.as_ref().is_some_and(|raft| raft.role() == Role::Leader);
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        let term = |node: &usize| self.nodes[*node].raft.as_ref().map(Raft::term);
+        all.iter().filter(leads).max_by_key(|node| term(node)).copied()
+    }
+
+    /// Runs until `done`, for at most `bound` of simulated time.
+    pub(super) fn run_until(&mut self, what: &str, bound: Duration, done: impl Fn(&Sim) -> bool) {
+        let end = self.now + bound;
+        while !done(self) {
+            assert!(self.now < end, "{what}: not within {bound:?}");
+            self.step();
+        }
+    }
+
+    pub(super) fn elect(&mut self) -> usize {
+        self.run_until("a leader", Duration::from_secs(20), |sim| sim.leader().is_some());
+        self.leader().expect("just waited for it")
+    }
+
+    /// Lets time pass: syncs, deliveries, timeouts.
+    pub(super) fn step(&mut self) {
+        self.now += STEP;
+        for node in 0..self.nodes.len() {
+            if !self.faults || self.draw(3) == 0 {
+                self.sync(node);
+            }
+        }
+        let (due, later) = std::mem::take(&mut self.flying).into_iter().partition(|flying| flying.at <= self.now);
+        self.flying = later;
+        for Flying { from, to, message, .. } in due {
+            let now = self.now;
+            if !self.cuts.contains(&(from, to)) && self.nodes[to].raft.is_some() {
+                self.raft(to).handle_message(now, member(from), message);
+                self.drain(to);
+            }
+        }
+        for node in 0..self.nodes.len() {
+            let now = self.now;
+            if let Some(raft) = &mut self.nodes[node].raft {
+                raft.handle_timeout(now);
+                self.drain(node);
+            }
+        }
+    }
+
+    /// One sync: covers everything that has been written.
+    fn sync(&mut self, node: usize) {
+        let now = self.now;
+        let Node { raft: Some(raft), disk, queue, .. } = &mut self.nodes[node] else { return };
+        let mut done = None;
+        for write in queue.drain(..) {
+            disk.write(&write);
+            done = Some(write.into_durable());
+        }
+        if let Some(done) = done {
+            raft.handle_durable(now, done);
+            self.drain(node);
+        }
+    }
+
+    fn drain(&mut self, node: usize) {
+        loop {
+            let Some(raft) = &mut self.nodes[node].raft else { return };
+            let Some(output) = raft.poll_output() else { return raft.invariants() };
+            self.carry_out(node, output);
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, output: Output) {
+        match output {
+            Output::Send { to, message } => self.send(node, position(to), message),
+            Output::Write(write) => self.nodes[node].queue.push_back(write),
+            Output::Apply(Apply::Entries(entries)) => entries.into_iter().for_each(|entry| self.apply(node, entry)),
+            Output::Apply(Apply::Stored { first, last }) => {
+                let disk = &self.nodes[node].disk;
+                let skip = first.since(disk.base.index.next()) as usize;
+                let stored = disk.entries[skip..=last.since(disk.base.index.next()) as usize].to_vec();
+                stored.into_iter().for_each(|entry| self.apply(node, entry));
+            }
+            Output::ReadLog(request) => {
+                let disk = &self.nodes[node].disk;
+                let found = request.from.get().checked_sub(disk.base.index.get() + 1);
+                let entries: Vec<Entry> =
+                    found.map_or(Vec::new(), |skip| disk.entries.iter().skip(skip as usize).take(4).cloned().collect());
+                let gone = entries.is_empty();
+                let result = if gone { LogReadResult::Gone } else { LogReadResult::Entries(entries) };
+                let now = self.now;
+                self.raft(node).handle_log_read(now, LogRead { peer: request.peer, token: request.token, result });
+            }
+            Output::SendSnapshot(request) => self.send_snapshot(node, request),
+            Output::SnapshotPiece { from, piece } => self.take_piece(node, from, &piece),
+            Output::Restore { last } => {
+                self.nodes[node].applied = self.committed[..last.index.get() as usize].to_vec();
+            }
+            Output::ReadReady { token, index } => {
+                let must_see = self.reads.remove(&(node, token)).expect("asked once, answered once");
+                assert!(index >= must_see, "stale read: {index} after {must_see} was committed");
+                self.reads_answered += 1;
+            }
+            Output::ReadRejected { token } => {
+                self.reads.remove(&(node, token)).expect("asked once, answered once");
+            }
+            Output::Role(change) => {
+                if change.role == Role::Leader {
+                    let first = *self.leaders.entry(change.term).or_insert(member(node).id);
+                    assert_eq!(first, member(node).id, "election safety (5.2): two leaders in term {}", change.term);
+                }
+            }
+        }
+    }
+
+    /// A file of two bytes stands for the checkpoint; its content is what was committed up to its last entry.
+    fn send_snapshot(&mut self, node: usize, request: SendSnapshot) {
+        let checkpoint = self.nodes[node].disk.checkpoint;
+        let known = request.wanted.filter(|(last, _)| *last == checkpoint);
+        let (offset, data) = known.map_or((0, &b""[..]), |(_, offset)| (offset, &b"x"[..]));
+        let piece = InstallSnapshot {
+            term: request.term,
+            connection: request.connection,
+            last: checkpoint,
+            file_bytes: 2,
+            offset,
+            data: Bytes::from_static(data),
+        };
+        self.send(node, position(request.to), Message::InstallSnapshot(piece));
+    }
+
+    fn take_piece(&mut self, node: usize, from: NodeId, piece: &InstallSnapshot) {
+        let (now, last) = (self.now, piece.last);
+        let held = piece.offset + piece.data.len() as u64;
+        let progress = if held == 2 {
+            // Complete, verified and durable, before the core hears of it.
+            self.nodes[node].disk.checkpoint = self.nodes[node].disk.checkpoint.max_by_index(last);
+            SnapshotProgress::Received { last }
+        } else {
+            SnapshotProgress::Continue { last, offset: held }
+        };
+        self.raft(node).handle_snapshot(now, from, progress);
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: Message) {
+        if !self.faults {
+            self.flying.push(Flying { at: self.now + STEP, from, to, message });
+            return;
+        }
+        let copies = match self.draw(20) {
+            0..=1 => 0,
+            2 => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            let steps = if self.draw(10) == 0 { self.draw(60) } else { self.draw(4) };
+            self.flying.push(Flying { at: self.now + STEP * (1 + steps as u32), from, to, message: message.clone() });
+        }
+    }
+
+    /// State machine safety (5.4.3): every node applies the same entries in the same order; and what is applied anywhere
+    /// is durable on a majority.
+    fn apply(&mut self, node: usize, entry: Entry) {
+        let at = self.nodes[node].applied.len();
+        assert_eq!(entry.index().get() as usize, at + 1, "entries are applied in order, each once");
+        match self.committed.get(at) {
+            Some(known) => assert_eq!(known, &entry, "state machine safety: node {node} applies another entry"),
+            None => {
+                let holders = self.nodes.iter().filter(|node| node.disk.holds(&entry)).count();
+                assert!(holders > self.nodes.len() / 2, "{entry:?} is committed, and durable on {holders} nodes only");
+                self.committed.push(entry.clone());
+            }
+        }
+        self.nodes[node].applied.push(entry);
+    }
+}
+
+fn holds_id(disk: &Disk) -> bool {
+    let skip = disk.checkpoint.index.since(disk.base.index.next()) as usize;
+    disk.entries.get(skip).map(Entry::id) == Some(disk.checkpoint)
+}
+
+trait MaxByIndex {
+    fn max_by_index(self, other: Self) -> Self;
+}
+
+impl MaxByIndex for EntryId {
+    fn max_by_index(self, other: EntryId) -> EntryId {
+        if other.index > self.index { other } else { self }
+    }
+}

@@ -1,0 +1,225 @@
+//! What is on its way to the disk, and what has arrived.
+//!
+//! Changes gather until the driver asks for outputs; then they leave together as one [`Write`] with the next sequence
+//! number. A [`Durable`] says that all writes up to its number are on the disk. From that follows up to which index the
+//! log *as it is now* is durable:
+//!
+//! ```text
+//!   in flight: (7, last 120) (8, last 140) (9, last 140: hard state only)     gathered: last 150
+//!   then entries replace the log from 131 on: every `last` is cut to 130, and the new entries gather
+//! ```
+//!
+//! The cut is what makes it right: once entry 131 has been replaced, a sync of the write that held the old one says
+//! nothing about the new one.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use super::io::{Durable, Write};
+use crate::types::{Entry, EntryId, HardState, Index};
+
+pub(super) struct Writes {
+    entries: Vec<Entry>,
+    hard_state: Option<HardState>,
+    reset: Option<EntryId>,
+    /// Index of the last entry, gathered ones included.
+    last: Index,
+    /// Number that the next write will have, and each one in flight with the index it makes durable.
+    next: u64,
+    in_flight: VecDeque<(u64, Index)>,
+    /// All writes up to this number are durable, and with them the log up to `durable`.
+    durable_sequence: u64,
+    durable: Index,
+    /// Numbers of the writes that hold the newest hard state and the newest reset.
+    hard_state_sequence: u64,
+    reset_sequence: u64,
+}
+
+impl Writes {
+    /// Everything up to `last` is durable.
+    pub(super) fn new(last: Index) -> Writes {
+        Writes {
+            entries: Vec::new(),
+            hard_state: None,
+            reset: None,
+            last,
+            next: 1,
+            in_flight: VecDeque::new(),
+            durable_sequence: 0,
+            durable: last,
+            hard_state_sequence: 0,
+            reset_sequence: 0,
+        }
+    }
+
+    /// Consecutive entries that replace the log from the first of them on.
+    pub(super) fn append(&mut self, entries: Vec<Entry>) {
+        let Some((first, last)) = entries.first().zip(entries.last()).map(|(a, b)| (a.index(), b.index())) else {
+            return;
+        };
+        let kept = self.entries.partition_point(|entry| entry.index() < first);
+        self.entries.truncate(kept);
+        self.cut(first.prev());
+        self.last = last;
+        if self.entries.is_empty() {
+            self.entries = entries;
+        } else {
+            self.entries.extend(entries);
+        }
+    }
+
+    /// Term or vote have changed.
+    pub(super) fn set_hard_state(&mut self, hard_state: HardState) {
+        self.hard_state = Some(hard_state);
+        self.hard_state_sequence = self.next;
+    }
+
+    /// The log starts again after `base`, which a durable checkpoint ends with. What was durable up to there still is,
+    /// in the checkpoint; earlier writes make nothing more of it durable.
+    pub(super) fn reset(&mut self, base: EntryId) {
+        self.entries.clear();
+        self.reset = Some(base);
+        self.reset_sequence = self.next;
+        self.durable = self.durable.min(base.index);
+        self.cut(self.durable);
+        self.last = base.index;
+    }
+
+    fn cut(&mut self, upto: Index) {
+        for (_, last) in &mut self.in_flight {
+            *last = (*last).min(upto);
+        }
+        self.durable = self.durable.min(upto);
+    }
+
+    /// What has gathered, if anything.
+    pub(super) fn take(&mut self) -> Option<Write> {
+        if self.entries.is_empty() && self.hard_state.is_none() && self.reset.is_none() {
+            return None;
+        }
+        let sequence = self.next;
+        self.next += 1;
+        self.in_flight.push_back((sequence, self.last));
+        Some(Write {
+            entries: mem::take(&mut self.entries),
+            hard_state: self.hard_state.take(),
+            reset: self.reset.take(),
+            sequence,
+        })
+    }
+
+    /// A sync has covered `done` and all before it.
+    ///
+    /// # Panics
+    ///
+    /// If `done` comes from another node's core.
+    pub(super) fn complete(&mut self, done: &Durable) {
+        assert!(done.sequence < self.next, "only what was written can be durable");
+        while let Some((sequence, last)) = self.in_flight.front().copied().filter(|(s, _)| *s <= done.sequence) {
+            self.in_flight.pop_front();
+            self.durable_sequence = sequence;
+            self.durable = self.durable.max(last);
+        }
+    }
+
+    /// The log as it is now is durable up to here.
+    pub(super) fn durable(&self) -> Index {
+        self.durable
+    }
+
+    /// Whether term and vote as they are now are durable.
+    pub(super) fn is_hard_state_durable(&self) -> bool {
+        self.hard_state_sequence <= self.durable_sequence
+    }
+
+    /// Whether the last reset is durable.
+    pub(super) fn is_reset_durable(&self) -> bool {
+        self.reset_sequence <= self.durable_sequence
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::tests::{entries, id};
+    use crate::types::Term;
+    use proptest::prelude::*;
+
+    #[test]
+    fn changes_between_two_outputs_are_one_write() {
+        let mut writes = Writes::new(Index::ZERO);
+        writes.append(entries(1, 1..=2));
+        writes.append(entries(1, 3..=3));
+        writes.set_hard_state(HardState { term: Term::new(1), voted_for: None });
+        let write = writes.take().unwrap();
+        assert_eq!(write.entries.len(), 3);
+        assert!(write.hard_state.is_some());
+        assert!(writes.take().is_none());
+        assert!(!writes.is_hard_state_durable());
+        writes.complete(&write.into_durable());
+        assert!(writes.is_hard_state_durable());
+        assert_eq!(writes.durable(), Index::new(3));
+    }
+
+    #[test]
+    fn the_sync_of_a_replaced_entry_says_nothing_about_the_new_one() {
+        let mut writes = Writes::new(Index::ZERO);
+        writes.append(entries(1, 1..=5));
+        let old = writes.take().unwrap();
+        writes.append(entries(2, 3..=4));
+        let new = writes.take().unwrap();
+        writes.complete(&old.into_durable());
+        assert_eq!(writes.durable(), Index::new(2));
+        writes.complete(&new.into_durable());
+        assert_eq!(writes.durable(), Index::new(4));
+    }
+
+    #[test]
+    fn a_reset_drops_what_has_not_been_written() {
+        let mut writes = Writes::new(Index::ZERO);
+        writes.append(entries(1, 1..=5));
+        writes.reset(id(2, 9));
+        writes.append(entries(2, 10..=10));
+        let write = writes.take().unwrap();
+        assert_eq!((write.reset, write.entries.len()), (Some(id(2, 9)), 1));
+        assert!(!writes.is_reset_durable());
+        writes.complete(&write.into_durable());
+        assert_eq!(writes.durable(), Index::new(10));
+    }
+
+    proptest! {
+        /// The twin keeps a live and a durable log, and compares: durable is the common prefix or less.
+        #[test]
+        fn never_claims_more_than_the_disk_holds(steps in proptest::collection::vec((0u8..4, 1u64..8, 1u64..4), 1..60)) {
+            let mut writes = Writes::new(Index::ZERO);
+            let (mut live, mut disk): (Vec<Entry>, Vec<Entry>) = (Vec::new(), Vec::new());
+            let mut queue: VecDeque<Write> = VecDeque::new();
+            for (term, (choice, at, count)) in (1..).zip(steps) {
+                match choice {
+                    0 | 1 => {
+                        let first = at.min(live.len() as u64 + 1);
+                        live.truncate(first as usize - 1);
+                        let new = entries(term, first..=first + count - 1);
+                        live.extend(new.iter().cloned());
+                        writes.append(new);
+                    }
+                    2 => queue.extend(writes.take()),
+                    _ => {
+                        if let Some(write) = queue.pop_front() {
+                            if let Some(first) = write.entries.first() {
+                                disk.truncate(first.index().get() as usize - 1);
+                                disk.extend(write.entries.iter().cloned());
+                            }
+                            writes.complete(&write.into_durable());
+                        }
+                    }
+                }
+                let common = live.iter().zip(&disk).take_while(|(a, b)| a == b).count() as u64;
+                prop_assert!(writes.durable().get() <= common);
+            }
+            queue.extend(writes.take());
+            queue.drain(..).for_each(|write| writes.complete(&write.into_durable()));
+            prop_assert_eq!(writes.durable().get(), live.len() as u64);
+        }
+    }
+}
