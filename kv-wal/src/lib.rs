@@ -1,4 +1,5 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "file", doc = include_str!("../README.md"))]
+#![cfg_attr(not(feature = "file"), doc = "The encoding of a log entry, and its types.")]
 #![deny(unsafe_code)]
 
 pub mod record;
@@ -30,6 +31,8 @@ mod segment;
 #[cfg(feature = "file")]
 mod staged;
 #[cfg(feature = "file")]
+mod ticket;
+#[cfg(feature = "file")]
 mod wal;
 #[cfg(feature = "file")]
 mod writer;
@@ -46,5 +49,6 @@ pub use crate::{
     log::{Durable, Log, Options, Stats},
     reader::Reader,
     recovery::{Recovery, Report},
-    wal::{Handle, QUEUE_BYTES_MAX, Receipt, Ticket, Wal},
+    ticket::{Receipt, Ticket},
+    wal::{Handle, QUEUE_BYTES_MAX, Wal},
 };

@@ -344,6 +344,26 @@ impl Recovery {
     }
 }
 
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "entries {} to {}", self.base.index.next(), self.last.index)?;
+        match &self.report {
+            Report::Clean => Ok(()),
+            Report::Torn { bytes } => write!(f, "; a torn write of {bytes} bytes was cut"),
+            Report::Damaged { ranges, state_in_doubt } => {
+                write!(f, "; unreadable:")?;
+                for range in ranges {
+                    match range.last {
+                        Some(last) => write!(f, " {} to {last}", range.first)?,
+                        None => write!(f, " from {} on", range.first)?,
+                    }
+                }
+                write!(f, "{}", if *state_in_doubt { "; the newest state may be lost" } else { "" })
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,26 +381,6 @@ mod tests {
         ];
         for (evidence, marked, verdict) in rows {
             assert_eq!(judge(evidence, marked), verdict, "{evidence:?}, marked durable: {marked}");
-        }
-    }
-}
-
-impl fmt::Display for Recovery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "entries {} to {}", self.base.index.next(), self.last.index)?;
-        match &self.report {
-            Report::Clean => Ok(()),
-            Report::Torn { bytes } => write!(f, "; a torn write of {bytes} bytes was cut"),
-            Report::Damaged { ranges, state_in_doubt } => {
-                write!(f, "; unreadable:")?;
-                for range in ranges {
-                    match range.last {
-                        Some(last) => write!(f, " {} to {last}", range.first)?,
-                        None => write!(f, " from {} on", range.first)?,
-                    }
-                }
-                write!(f, "{}", if *state_in_doubt { "; the newest state may be lost" } else { "" })
-            }
         }
     }
 }

@@ -3,23 +3,20 @@
 //! One thread writes and syncs. While a sync runs, requests gather; the next sync covers them all. There is no timer:
 //! take all that is there, never wait for more.
 //!
-//! Each request owns a promise, kept with the result or, when it is dropped unkept, with [`Error::Closed`]: whatever
-//! becomes of the thread, nobody waits for ever.
+//! Each request owns a promise (see `ticket`), so that whatever becomes of the thread, nobody waits for ever.
 
-use std::future::Future;
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::{Bytes, BytesMut};
 
 use crate::error::Error;
-use crate::log::{Durable, Log, Options};
+use crate::log::{Log, Options};
 use crate::reader::Reader;
 use crate::record::{Entry, EntryId, HEADER_BYTES, Index, Kind, Term};
 use crate::recovery::Recovery;
+use crate::ticket::{Promise, Receipt, Ticket, lock, promise};
 
 /// Requests may wait for the disk up to this many bytes together; the next is refused with [`Error::Busy`].
 pub const QUEUE_BYTES_MAX: usize = 256 << 20;
@@ -36,24 +33,6 @@ pub struct Wal {
 pub struct Handle {
     shared: Arc<Shared>,
     reader: Reader,
-}
-
-/// The result of a request, when the sync that covers it has returned: wait for it, or await it.
-#[derive(Debug)]
-#[must_use = "what is submitted is durable only when its ticket says so"]
-pub struct Ticket {
-    slot: Arc<Slot>,
-}
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Index of the request's first entry; if it had none, the index after the last of the log.
-    pub first: Index,
-    /// Index of its last entry; if it had none, the last of the log.
-    pub last: Index,
-    /// The sync that covers it.
-    pub durable: Durable,
 }
 
 #[derive(Debug)]
@@ -81,25 +60,6 @@ enum Change {
     Entries { entries: Vec<Entry>, state: Option<Bytes> },
     Payloads { term: Term, stamp_ms: u64, kind: Kind, payloads: Vec<Bytes> },
     TruncatePrefix(EntryId),
-}
-
-/// Where a result is put and waited for.
-#[derive(Debug, Default)]
-struct Slot {
-    state: Mutex<SlotState>,
-    kept: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct SlotState {
-    result: Option<Result<Receipt, Error>>,
-    waker: Option<Waker>,
-}
-
-/// The writer's end of a [`Slot`].
-#[derive(Debug)]
-struct Promise {
-    slot: Arc<Slot>,
 }
 
 impl Wal {
@@ -181,8 +141,7 @@ impl Handle {
     }
 
     fn submit(&self, change: Change, bytes: usize) -> Ticket {
-        let slot = Arc::new(Slot::default());
-        let promise = Promise { slot: slot.clone() };
+        let (promise, ticket) = promise();
         let mut queue = lock(&self.shared.queue);
         if queue.closed {
             promise.keep(Err(Error::Closed));
@@ -193,7 +152,7 @@ impl Handle {
             queue.requests.push(Request { change, promise });
             self.shared.work.notify_one();
         }
-        Ticket { slot }
+        ticket
     }
 }
 
@@ -277,68 +236,4 @@ impl Drop for CloseOnExit<'_> {
         queue.closed = true;
         queue.requests.clear();
     }
-}
-
-impl Promise {
-    fn keep(self, result: Result<Receipt, Error>) {
-        self.slot.put(result);
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        self.slot.put(Err(Error::Closed));
-    }
-}
-
-impl Slot {
-    /// The first result stays.
-    fn put(&self, result: Result<Receipt, Error>) {
-        let mut state = lock(&self.state);
-        if state.result.is_some() {
-            return;
-        }
-        state.result = Some(result);
-        let waker = state.waker.take();
-        drop(state);
-        self.kept.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl Ticket {
-    /// Blocks until the request is durable.
-    ///
-    /// # Errors
-    ///
-    /// The request was refused (nothing of it is in the log), or the sync failed (nothing is known about it).
-    pub fn wait(self) -> Result<Receipt, Error> {
-        let mut state = lock(&self.slot.state);
-        loop {
-            match &state.result {
-                Some(result) => return result.clone(),
-                None => state = self.slot.kept.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
-    }
-}
-
-impl Future for Ticket {
-    type Output = Result<Receipt, Error>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = lock(&self.slot.state);
-        if let Some(result) = &state.result {
-            return Poll::Ready(result.clone());
-        }
-        state.waker = Some(context.waker().clone());
-        Poll::Pending
-    }
-}
-
-/// What is under these locks is changed by steps that cannot panic half way.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

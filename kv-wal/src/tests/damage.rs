@@ -9,12 +9,12 @@ use super::power_fs::PowerFs;
 use super::{SMALL, View, copy_dir, entries, entry, id, open, segments};
 use crate::format::{PAGE_BYTES, SECTOR_BYTES};
 use crate::record::Index;
-use crate::{Damage, Error, Log, Recovery, Report};
+use crate::{Damage, Error, Log, Options, Recovery, Report};
 
 /// Two segments: one with an override among its batches and a truncation, one with ordinary appends.
 fn history(dir: &Path) -> View {
     let (mut log, _) = open(dir);
-    let mut sync = |log: &mut Log| log.sync().map(drop).unwrap();
+    let sync = |log: &mut Log| log.sync().map(drop).unwrap();
     log.append(&entries(1, 1..=5), Some(b"one")).unwrap();
     sync(&mut log);
     log.append(&entries(1, 6..=9), None).unwrap();
@@ -78,7 +78,7 @@ fn every_flipped_byte_is_harmless_or_reported() {
         let bytes = fs::read(&path).unwrap();
         let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| (last + 1).next_multiple_of(PAGE_BYTES));
         // Padding is all alike: every byte where something is written, some of the zeros, and a page beyond the end.
-        let interesting = |at: &usize| bytes[*at] != 0 || at % SECTOR_BYTES < 60 || at % 97 == 0;
+        let interesting = |at: &usize| bytes[*at] != 0 || at % SECTOR_BYTES < 60 || at.is_multiple_of(97);
         for at in (0..(end + PAGE_BYTES).min(bytes.len())).filter(interesting) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
@@ -140,6 +140,28 @@ fn zeros_where_a_durable_batch_was_are_damage_and_no_torn_write() {
         let recovery = check(damaged.path(), &view, "zeroed");
         assert_eq!(recovery.is_damaged(), page != 2, "the second batch is overridden; {recovery:?}");
     }
+}
+
+/// Three batches of one sync, none of which says that another is durable: only the next segment does.
+#[test]
+fn a_later_segment_proves_durable_what_its_own_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(dir.path(), Options { batch_bytes_max: 0, ..SMALL }).unwrap();
+    for index in 1..=3 {
+        log.append(&[entry(1, index, 100)], None).unwrap();
+    }
+    log.append(&[entry(1, 4, 60_000)], None).unwrap();
+    log.sync().unwrap();
+    let view = View::of(&log);
+    drop(log);
+    assert_eq!(segments(dir.path()).len(), 2);
+    let path = &segments(dir.path())[0];
+    let mut bytes = fs::read(path).unwrap();
+    bytes[2 * PAGE_BYTES..][..SECTOR_BYTES].fill(0);
+    fs::write(path, bytes).unwrap();
+    let lost = Damage { first: Index::new(2), last: Some(Index::new(2)) };
+    let recovery = check(dir.path(), &view, "one of three");
+    assert_eq!(recovery.report, Report::Damaged { ranges: vec![lost], state_in_doubt: false });
 }
 
 #[test]

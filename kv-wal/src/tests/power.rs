@@ -50,7 +50,7 @@ impl Life {
     /// The power goes, or only the process; the next such event is drawn.
     fn lose(&mut self) {
         self.losses += 1;
-        if self.fs.is_off() || random(&mut self.seed) % 2 == 0 {
+        if self.fs.is_off() || random(&mut self.seed).is_multiple_of(2) {
             let dir = tempfile::tempdir().unwrap();
             self.fs = self.fs.after_power_loss(random(&mut self.seed), dir.path());
             self.dir = dir;

@@ -75,7 +75,7 @@ impl Image {
         let luck = random(seed) % 4;
         for (offset, data) in &self.unsynced {
             for (sector, data) in data.chunks(SECTOR_BYTES).enumerate() {
-                if luck == 0 || (luck > 1 && random(seed) % 2 == 0) {
+                if luck == 0 || (luck > 1 && random(seed).is_multiple_of(2)) {
                     put(&mut bytes, offset + sector * SECTOR_BYTES, data);
                 }
             }

@@ -45,7 +45,7 @@ fn what_any_thread_was_promised_is_there() {
             let one = |round: usize| {
                 let payload = format!("{thread}/{round}");
                 let ticket = submit(&handle, &payload);
-                let receipt = if round % 2 == 0 { ticket.wait() } else { block_on(ticket) }.unwrap();
+                let receipt = if round.is_multiple_of(2) { ticket.wait() } else { block_on(ticket) }.unwrap();
                 assert!(receipt.first == receipt.last && receipt.last <= receipt.durable.last());
                 (receipt.first, payload)
             };
