@@ -1,3 +1,10 @@
 //! The `kv-node` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use kv_node::cli::{Cli, run};
+
+fn main() -> ExitCode {
+    run(Cli::parse())
+}
