@@ -1,5 +1,6 @@
 //! The store in memory: one operation at a time, the state hash kept current by each write.
 
+use std::cell::Cell;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -35,29 +36,22 @@ fn filled(keys: u64) -> Store {
 fn operations(criterion: &mut Criterion) {
     let keys = keys();
     let mut store = filled(keys);
-    let mut next = keys;
+    let next = Cell::new(keys);
+    let number = || {
+        next.set(next.get() + 1);
+        next.get()
+    };
     let mut group = criterion.benchmark_group(format!("store_in_memory_{keys}_keys_of_16_values_of_128_bytes"));
     group.throughput(Throughput::Elements(1));
     group.bench_function("overwrite", |bencher| {
         bencher.iter_batched(
-            || {
-                next += 1;
-                put(next.wrapping_mul(7919) % keys)
-            },
-            |op| store.apply(Index::new(next), &op),
+            || put(number().wrapping_mul(7919) % keys),
+            |op| store.apply(Index::new(next.get()), &op),
             BatchSize::SmallInput,
         );
     });
-    let mut fresh = keys;
     group.bench_function("put_new", |bencher| {
-        bencher.iter_batched(
-            || {
-                fresh += 1;
-                put(fresh)
-            },
-            |op| store.apply(Index::new(fresh), &op),
-            BatchSize::SmallInput,
-        );
+        bencher.iter_batched(|| put(number()), |op| store.apply(Index::new(next.get()), &op), BatchSize::SmallInput);
     });
     let mut read = 0_u64;
     group.bench_function("get", |bencher| {

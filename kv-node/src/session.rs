@@ -15,12 +15,14 @@
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, StreamExt};
 use kv_repl::{ReadError, WriteError};
 use kv_store::{Outcome, ReadView};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, copy, sink};
+use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +39,8 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const READ_IN_PLACE_KEYS_MAX: usize = 256;
 /// Replies are sent before the end of the batch when there are so many bytes of them.
 const REPLY_BYTES_MAX: usize = 1 << 20;
+/// How long a client that broke the protocol may go on sending before the connection is closed under it.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 /// What the read buffer begins with.
 const READ_BUFFER_BYTES: usize = 16 << 10;
 
@@ -47,6 +51,7 @@ type Requests<S> = FramedRead<ReadHalf<S>, RequestDecoder>;
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, mut client: Client, stop: CancellationToken) {
     let (input, mut output) = tokio::io::split(stream);
     let mut requests = FramedRead::with_capacity(input, RequestDecoder::default(), READ_BUFFER_BYTES);
+    let mut broken = false;
     loop {
         let received = tokio::select! {
             received = receive(&mut requests) => received,
@@ -56,6 +61,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, mut client: Clie
         let mut goes_on = batch.run(&mut client, &received.requests).await;
         if goes_on && let Some(end) = received.end {
             if let RequestError::Protocol(_) = end {
+                broken = true;
                 batch.replies.push((Frame::error(format!("ERR {end}")), client.protocol));
             }
             goes_on = false;
@@ -66,6 +72,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, mut client: Clie
     }
     // Nothing is lost if the client is gone already.
     let _ = output.shutdown().await;
+    if broken {
+        // To close with input unread resets the connection, and the client may never see why.
+        let mut input = requests.into_inner();
+        let _ = timeout(LINGER_TIME_MAX, copy(&mut input, &mut sink())).await;
+    }
 }
 
 /// Requests that arrived together, and how the connection ended if it did.
@@ -99,6 +110,7 @@ async fn receive<S: AsyncRead>(requests: &mut Requests<S>) -> Received {
     }
 }
 
+type Wording = fn(Outcome) -> Frame;
 type Look = Box<dyn FnOnce(&ReadView) -> Frame + Send>;
 
 /// Replies so far, and the run of reads or of writes that is being gathered: one of the two is empty.
@@ -107,7 +119,7 @@ struct Batch {
     replies: Vec<(Frame, Protocol)>,
     ops: Vec<Bytes>,
     /// For each op, which reply it is and how its outcome is worded.
-    ops_replies: Vec<(usize, fn(Outcome) -> Frame)>,
+    ops_replies: Vec<(usize, Wording)>,
     looks: Vec<(usize, Look)>,
     looks_keys_count: usize,
 }

@@ -3,6 +3,8 @@
 //! Everything is on loopback with free ports and in a temporary directory; dropping the cluster ends the processes it
 //! started, and only those. Waiting is by condition with a generous bound, never by a fixed time.
 
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "two test programs share it, and each uses a part")]
+
 mod binary;
 mod ports;
 mod relay;

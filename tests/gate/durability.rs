@@ -14,7 +14,7 @@ fn quick_to_give_up() -> Vec<String> {
 }
 
 /// With two of three nodes down no write is confirmed, and the client is told so; with one of them back writes go on.
-pub fn no_majority_no_confirmation() -> String {
+pub(crate) fn no_majority_no_confirmation() -> String {
     let mut cluster = Cluster::start_with(Setup { arguments: quick_to_give_up(), ..Setup::default() });
     let leader = cluster.leader();
     let (one, two) = (leader % 3 + 1, (leader + 1) % 3 + 1);
@@ -49,7 +49,7 @@ pub fn no_majority_no_confirmation() -> String {
 }
 
 /// A follower that is cut off sees nothing of what the others confirm, and all of it when it is back.
-pub fn cut_off_follower_catches_up() -> String {
+pub(crate) fn cut_off_follower_catches_up() -> String {
     let cluster = Cluster::start_with(Setup { cables: true, arguments: quick_to_give_up() });
     let leader = cluster.leader();
     let follower = other_than(leader);
@@ -76,7 +76,7 @@ pub fn cut_off_follower_catches_up() -> String {
 }
 
 /// A leader that is cut off confirms nothing; its unconfirmed tail is gone when it is back.
-pub fn cut_off_leader_confirms_nothing() -> String {
+pub(crate) fn cut_off_leader_confirms_nothing() -> String {
     let cluster = Cluster::start_with(Setup { cables: true, arguments: quick_to_give_up() });
     let old = cluster.leader();
     let others: Vec<usize> = (1..=3).filter(|id| *id != old).collect();
@@ -104,7 +104,7 @@ pub fn cut_off_leader_confirms_nothing() -> String {
 
 /// A client numbers its writes and notes each confirmation, while one node after the other is killed with -9 and started
 /// again. Every confirmed write must be there in the end.
-pub fn kill_nine_loses_nothing() -> String {
+pub(crate) fn kill_nine_loses_nothing() -> String {
     let rounds = if cfg!(debug_assertions) { 6 } else { 12 };
     let mut cluster = Cluster::start();
     let done = AtomicBool::new(false);

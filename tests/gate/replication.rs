@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Setup, eventually};
 
 /// After some writes the logs of the three nodes are compared record by record: the same bytes, header and checksum
 /// included.
-pub fn logs_hold_the_same_bytes() -> String {
+pub(crate) fn logs_hold_the_same_bytes() -> String {
     let mut cluster = Cluster::start();
     let mut client = cluster.client(2);
     for key in 0..50 {
@@ -34,7 +34,7 @@ fn read_log(cluster: &Cluster, id: usize) -> Vec<Entry> {
 }
 
 /// A follower that was down gets what it missed from the leader's log.
-pub fn catch_up_from_the_log() -> String {
+pub(crate) fn catch_up_from_the_log() -> String {
     let mut cluster = Cluster::start();
     let leader = cluster.leader();
     let absent = other_than(leader);
@@ -55,7 +55,7 @@ pub fn catch_up_from_the_log() -> String {
 }
 
 /// A follower that was down for so long that the log no longer reaches back to it gets a checkpoint.
-pub fn catch_up_from_a_checkpoint() -> String {
+pub(crate) fn catch_up_from_a_checkpoint() -> String {
     let arguments = vec!["--checkpoint-log-bytes".to_owned(), "200000".to_owned()];
     let mut cluster = Cluster::start_with(Setup { arguments, ..Setup::default() });
     let leader = cluster.leader();
@@ -93,7 +93,7 @@ pub fn catch_up_from_a_checkpoint() -> String {
 }
 
 /// Keys written through one node are read, each of them, from every node.
-pub fn every_key_on_every_node() -> String {
+pub(crate) fn every_key_on_every_node() -> String {
     let count: usize = if cfg!(debug_assertions) { 100 } else { 100_000 };
     let cluster = Cluster::start();
     let mut writer = cluster.client(1);
@@ -121,7 +121,7 @@ pub fn every_key_on_every_node() -> String {
     format!("{count} keys, each read from each node")
 }
 
-pub fn other_than(leader: usize) -> usize {
+pub(crate) fn other_than(leader: usize) -> usize {
     leader % 3 + 1
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::cluster::{Cluster, run_kv_node};
 
 /// Three `serve` processes on ports of their own find each other and agree on a leader; `status` shows all of them.
-pub fn three_serve_processes() -> String {
+pub(crate) fn three_serve_processes() -> String {
     let cluster = Cluster::start();
     let leader = cluster.leader();
     for through in 1..=3 {
@@ -30,7 +30,7 @@ pub fn three_serve_processes() -> String {
 
 /// The leader is killed again and again: each time another node takes over, in a higher term, and every node tells its
 /// role.
-pub fn roles_come_from_elections() -> String {
+pub(crate) fn roles_come_from_elections() -> String {
     let mut cluster = Cluster::start();
     let mut pauses = Vec::new();
     let mut leaders = BTreeSet::new();

@@ -10,7 +10,7 @@ use crate::PLANTED;
 use crate::cluster::{eventually, free_port_block, kv_node};
 
 /// `kv-node cluster` starts three nodes, names ports and leader, stops all with Ctrl-C, and finds its data again.
-pub fn one_command() -> String {
+pub(crate) fn one_command() -> String {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("temporary directory");
     let port = free_port_block();
     for (start, before) in [None, Some("kept".to_owned())].into_iter().enumerate() {
@@ -82,7 +82,7 @@ fn connect(port: u16) -> redis::Connection {
 }
 
 /// `cargo bench` prints throughput for the log, the store and a cluster. Here each bench runs briefly.
-pub fn cargo_bench_prints_throughput() -> String {
+pub(crate) fn cargo_bench_prints_throughput() -> String {
     let mut figures = Vec::new();
     for bench in ["wal_append", "store_ops", "cluster_write"] {
         let mut command = Command::new(env!("CARGO"));
@@ -102,7 +102,7 @@ pub fn cargo_bench_prints_throughput() -> String {
 }
 
 /// The gate, asked for a row that is always red, says so and exits with 1.
-pub fn a_red_row_fails_the_gate() -> String {
+pub(crate) fn a_red_row_fails_the_gate() -> String {
     let gate = std::env::current_exe().expect("this program has a path");
     let output = Command::new(gate).arg(PLANTED).output().expect("the gate runs");
     let text = String::from_utf8_lossy(&output.stdout);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Setup, eventually, run_kv_node};
 
 /// All nodes hash their full state at one index, recomputed from every stored byte, and agree.
-pub fn verify_says_match() -> String {
+pub(crate) fn verify_says_match() -> String {
     let mut cluster = Cluster::start();
     let mut client = cluster.client(1);
     for key in 0..300 {
@@ -35,7 +35,7 @@ pub fn verify_says_match() -> String {
 }
 
 /// One node's newest checkpoint is replaced by one with other contents: `verify` names exactly the keys that differ.
-pub fn verify_names_what_differs() -> String {
+pub(crate) fn verify_names_what_differs() -> String {
     let arguments = vec!["--checkpoint-log-bytes".to_owned(), "100000".to_owned()];
     let mut cluster = Cluster::start_with(Setup { arguments, ..Setup::default() });
     let mut client = cluster.client(1);

@@ -179,7 +179,10 @@ impl fmt::Display for Verdict {
         let (count, index) = (self.nodes.len(), self.index);
         match self.matches() {
             Some(true) => {
-                write!(f, "MATCH: {count} nodes hold the same state at index {index}, every stored byte audited")
+                write!(
+                    f,
+                    "MATCH at index {index}: {count} of {count} nodes hold the same state, every stored byte audited"
+                )
             }
             Some(false) => write!(f, "DIFFERENT at index {index}"),
             None => write!(f, "COULD NOT TELL at index {index}: not every node answered"),

@@ -1,6 +1,7 @@
 //! Commands about the connection itself.
 
 use bytes::Bytes;
+use kv_repl::Role;
 
 use super::table::{ANY_TIME, ANY_TIME_FAST, Argument, Command, help};
 use super::{Action, CommandError, integer, quote};
@@ -184,13 +185,14 @@ fn hello(client: &mut Client, request: &[Bytes]) -> Result<Action, CommandError>
 
 /// Some clients read this by position: nothing may be inserted, only appended.
 fn greeting(client: &Client) -> Frame {
+    let role = if client.node.backend.status().role == Role::Leader { "master" } else { "replica" };
     Frame::map([
         ("server", Frame::text(SERVER_NAME)),
         ("version", Frame::text(REDIS_VERSION)),
         ("proto", Frame::Integer(client.protocol.number())),
         ("id", Frame::count(client.id)),
         ("mode", Frame::text("standalone")),
-        ("role", Frame::text("master")),
+        ("role", Frame::text(role)),
         ("modules", Frame::Array(Vec::new())),
         ("kv_version", Frame::text(env!("CARGO_PKG_VERSION"))),
     ])

@@ -115,6 +115,7 @@ mod composed {
         ///
         /// As for [`Replica::start`]; the log may also be damaged, locked by another process, or of a newer version.
         pub async fn open(mut config: ReplicaConfig, listener: TcpListener) -> Result<Self, StartError> {
+            config.validate()?;
             let dir = config.dir.join("log");
             let options = kv_wal::Options { segment_bytes: config.log_segment_bytes, ..kv_wal::Options::default() };
             let opened = tokio::task::spawn_blocking(move || kv_wal::Log::open(&dir, options));

@@ -47,6 +47,9 @@ pub(crate) enum PeerEvent {
     Found(Bytes),
 }
 
+/// Takes a peer and where its clients connect.
+pub(crate) type OnGreeting = Box<dyn Fn(NodeId, &str) + Send + Sync>;
+
 /// What every connection works with.
 pub(crate) struct Context<T: Transport> {
     pub(crate) transport: T,
@@ -55,7 +58,7 @@ pub(crate) struct Context<T: Transport> {
     pub(crate) founded: watch::Sender<bool>,
     pub(crate) events: mpsc::Sender<PeerEvent>,
     /// Told where a peer's clients connect, as it greets.
-    pub(crate) on_greeting: Box<dyn Fn(NodeId, &str) + Send + Sync>,
+    pub(crate) on_greeting: OnGreeting,
     pub(crate) stop: CancellationToken,
 }
 

@@ -313,7 +313,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
     }
 
     /// Starts the threads and puts the core together.
-    fn prepare(self, configuration: Configuration) -> Result<(Task<S, L::Reader>, Vec<JoinHandle<()>>), StartError> {
+    fn prepare(self, configuration: Configuration) -> Result<Prepared<S, L::Reader>, StartError> {
         let other = |error: std::io::Error| StartError::Other(Box::new(error));
         let started = Instant::now();
         let reader = self.booted_log.reader();
@@ -363,6 +363,9 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         Ok((task, vec![log_thread, apply_thread, snapshot_thread]))
     }
 }
+
+/// The core's task, and the threads that work for it.
+type Prepared<S, R> = (Task<S, R>, Vec<JoinHandle<()>>);
 
 fn join(thread: JoinHandle<()>) {
     if thread.join().is_err() {

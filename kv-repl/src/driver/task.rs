@@ -208,10 +208,10 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         self.origin.answered(now, self.shared.next_unanswered());
         self.origin.aim(now, self.raft.leader().map(|leader| (leader, self.raft.term())));
         self.origin.resend_if_stuck(now);
-        if let Some(request) = self.origin.session_request(now) {
-            if self.submit(now, vec![request]) {
-                self.origin.session_requested(now);
-            }
+        if let Some(request) = self.origin.session_request(now)
+            && self.submit(now, vec![request])
+        {
+            self.origin.session_requested(now);
         }
         loop {
             let batch = self.origin.unsent(FORWARD_BYTES);

@@ -63,10 +63,10 @@ impl Raft {
     }
 
     fn count_pre_votes(&mut self) {
-        if let State::PreCandidate(candidate) = &self.state {
-            if candidate.granted.len() >= self.configuration.majority() {
-                self.start_election();
-            }
+        if let State::PreCandidate(candidate) = &self.state
+            && candidate.granted.len() >= self.configuration.majority()
+        {
+            self.start_election();
         }
     }
 
@@ -115,21 +115,22 @@ impl Raft {
         if reply.term > self.hard_state.term {
             return self.follow(reply.term, None);
         }
-        if let State::Candidate(candidate) = &mut self.state {
-            if reply.granted && reply.term == self.hard_state.term {
-                candidate.granted.insert(from.id);
-                self.count_votes();
-            }
+        if let State::Candidate(candidate) = &mut self.state
+            && reply.granted
+            && reply.term == self.hard_state.term
+        {
+            candidate.granted.insert(from.id);
+            self.count_votes();
         }
     }
 
     fn count_votes(&mut self) {
-        if let State::Candidate(candidate) = &self.state {
-            if candidate.granted.len() >= self.configuration.majority() {
-                let leader = Leader::new(self);
-                self.enter(State::Leader(leader));
-                self.start_reign();
-            }
+        if let State::Candidate(candidate) = &self.state
+            && candidate.granted.len() >= self.configuration.majority()
+        {
+            let leader = Leader::new(self);
+            self.enter(State::Leader(leader));
+            self.start_reign();
         }
     }
 }

@@ -379,12 +379,12 @@ impl Sending<'_> {
     /// Asks for a piece of a checkpoint to be sent, when it is time to.
     fn snapshot(&mut self, to: NodeId, peer: &mut Peer) {
         let Some(connection) = peer.connection else { return };
-        if let Progress::Snapshot { wanted, send_at } = &mut peer.progress {
-            if self.now >= *send_at {
-                *send_at = self.now + self.options.election_timeout_max;
-                let request = SendSnapshot { to, term: self.term, connection, wanted: *wanted };
-                self.outputs.push_back(Output::SendSnapshot(request));
-            }
+        if let Progress::Snapshot { wanted, send_at } = &mut peer.progress
+            && self.now >= *send_at
+        {
+            *send_at = self.now + self.options.election_timeout_max;
+            let request = SendSnapshot { to, term: self.term, connection, wanted: *wanted };
+            self.outputs.push_back(Output::SendSnapshot(request));
         }
     }
 }

@@ -267,10 +267,10 @@ impl Raft {
 
     /// Lets go what waited for the disk, as far as the disk has got.
     fn release(&mut self) {
-        if self.writes.is_reset_durable() {
-            if let Some(last) = self.restore.take() {
-                self.outputs.push_back(Output::Restore { last });
-            }
+        if self.writes.is_reset_durable()
+            && let Some(last) = self.restore.take()
+        {
+            self.outputs.push_back(Output::Restore { last });
         }
         match &self.state {
             State::Follower(_) => self.release_follower(),

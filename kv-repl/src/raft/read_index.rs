@@ -164,11 +164,11 @@ impl Raft {
 
     /// The connection to `peer` is another one: what was asked on the old one may be lost.
     pub(super) fn refuse_reads_asked_of(&mut self, peer: NodeId) {
-        if let State::Follower(follower) = &mut self.state {
-            if follower.leader == Some(peer) {
-                let asked = mem::take(&mut follower.reads);
-                self.refuse_asked(asked);
-            }
+        if let State::Follower(follower) = &mut self.state
+            && follower.leader == Some(peer)
+        {
+            let asked = mem::take(&mut follower.reads);
+            self.refuse_asked(asked);
         }
     }
 

@@ -6,7 +6,7 @@ use super::sim::Sim;
 
 /// Runs one seed; gives how many entries were committed and how many reads answered under faults.
 fn run(seed: u64) -> (usize, u64) {
-    let count = if seed % 4 == 0 { 5 } else { 3 };
+    let count = if seed.is_multiple_of(4) { 5 } else { 3 };
     let mut sim = Sim::new(count, seed);
     sim.faults = true;
     for number in 0..1500 {

@@ -115,7 +115,7 @@ pub(super) fn talk_to(backend: Arc<Single>, sent: &[u8]) -> String {
         dir: "/data".into(),
     };
     let node = Node::new(backend, about);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let (mut near, far) = tokio::io::duplex(8 << 20);
         near.write_all(sent).await.unwrap();
