@@ -11,6 +11,8 @@ mod hex;
 mod node;
 mod node_status;
 mod session;
+#[cfg(test)]
+mod single;
 
 pub mod cli;
 pub mod server;

@@ -1,6 +1,6 @@
-//! One store without replication, and a conversation with it.
+//! One store without replication, for tests of everything around it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -8,19 +8,16 @@ use futures::future::BoxFuture;
 use kv_repl::types::{Incarnation, Member};
 use kv_repl::{Mark, NodeId, ReadError, Role, Status, WriteError};
 use kv_store::{Index, Outcome, ReadView, Store, Term};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_util::sync::CancellationToken;
 
 use crate::backend::Backend;
-use crate::client::Client;
-use crate::node::{About, Node};
-use crate::session;
 
 /// A replicated store of one, in memory.
-pub(super) struct Single {
+pub(crate) struct Single {
     state: Mutex<State>,
     /// What every request is refused with, if it is.
     refusal: Option<(WriteError, ReadError)>,
+    id: NodeId,
+    replication: [u8; 32],
 }
 
 struct State {
@@ -32,17 +29,22 @@ struct State {
 }
 
 impl Single {
-    pub(super) fn new() -> Single {
+    pub(crate) fn new() -> Single {
+        Single::node(1, [3; 32])
+    }
+
+    /// The node with this number, and this hash of what replication keeps.
+    pub(crate) fn node(id: u64, replication: [u8; 32]) -> Single {
         let state = State { store: Store::new([7; 32]), applied: Index::ZERO, marks: Vec::new(), calls: Vec::new() };
-        Single { state: Mutex::new(state), refusal: None }
+        Single { state: Mutex::new(state), refusal: None, id: NodeId::new(id), replication }
     }
 
     /// One that is not founded and refuses everything with this.
-    pub(super) fn refusing(write: WriteError, read: ReadError) -> Single {
+    pub(crate) fn refusing(write: WriteError, read: ReadError) -> Single {
         Single { refusal: Some((write, read)), ..Single::new() }
     }
 
-    pub(super) fn calls(&self) -> Vec<usize> {
+    pub(crate) fn calls(&self) -> Vec<usize> {
         self.state.lock().unwrap().calls.clone()
     }
 }
@@ -79,7 +81,7 @@ impl Backend for Single {
         let mut state = self.state.lock().unwrap();
         state.applied = state.applied.next();
         let (index, view) = (state.applied, state.store.view());
-        let (digest, blob_hash) = (view.digest(), [3; 32]);
+        let (digest, blob_hash) = (view.digest(), self.replication);
         let hash = kv_repl::state_hash(index, &digest, &blob_hash);
         state.marks.push(Mark { index, hash, blob_hash, view });
         async move { Ok(index) }.boxed()
@@ -92,10 +94,10 @@ impl Backend for Single {
     fn status(&self) -> Status {
         let applied = self.state.lock().unwrap().applied;
         Status {
-            me: Member::new(NodeId::new(1), Incarnation::new(5)),
+            me: Member::new(self.id, Incarnation::new(5)),
             role: Role::Leader,
             term: Term::new(2),
-            leader: Some(NodeId::new(1)),
+            leader: Some(self.id),
             last: applied,
             committed: applied,
             applied,
@@ -105,30 +107,4 @@ impl Backend for Single {
             peers: Vec::new(),
         }
     }
-}
-
-/// Sends these bytes at once over a connection of its own, and gives all that comes back until it is closed.
-pub(super) fn talk_to(backend: Arc<Single>, sent: &[u8]) -> String {
-    let about = About {
-        client_address: "127.0.0.1:7001".to_owned(),
-        peer_address: "127.0.0.1:7101".to_owned(),
-        dir: "/data".into(),
-    };
-    let node = Node::new(backend, about);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(async {
-        let (mut near, far) = tokio::io::duplex(8 << 20);
-        near.write_all(sent).await.unwrap();
-        near.shutdown().await.unwrap();
-        let mut received = Vec::new();
-        let session = session::serve(far, Client::new(42, node), CancellationToken::new());
-        let (_, read) = tokio::join!(session, near.read_to_end(&mut received));
-        read.unwrap();
-        String::from_utf8_lossy(&received).into_owned()
-    })
-}
-
-/// As [`talk_to`], with a store of its own.
-pub(super) fn talk(sent: &str) -> String {
-    talk_to(Arc::new(Single::new()), sent.as_bytes())
 }

@@ -99,17 +99,7 @@ fn verify(address: &str) -> Result<Verdict, ClientError> {
         _ => return Err(client.nonsense("the mark has no index")),
     };
     // Asked after the mark, so that a node that came up meanwhile is among them.
-    let nodes = discover(address)?;
-    let mut verdict = Verdict { index, nodes, differences: Vec::new(), obstacles: Vec::new() };
-    let mut noted = Vec::new();
-    for result in note_of_each(&verdict.nodes, index) {
-        match result {
-            Ok(note) => noted.push(note),
-            Err(obstacle) => verdict.obstacles.push(obstacle),
-        }
-    }
-    verdict.judge(&mut noted);
-    Ok(verdict)
+    Ok(Verdict::of(index, discover(address)?))
 }
 
 /// What each node noted at the mark; asked all at a time, since an audit takes as long as the state is large.
@@ -125,6 +115,20 @@ fn note_of_each(nodes: &[NodeReport], index: Index) -> Vec<Result<Noted, String>
 }
 
 impl Verdict {
+    /// Asks these nodes for what they noted at `index`, and compares.
+    fn of(index: Index, nodes: Vec<NodeReport>) -> Verdict {
+        let mut verdict = Verdict { index, nodes, differences: Vec::new(), obstacles: Vec::new() };
+        let mut noted = Vec::new();
+        for result in note_of_each(&verdict.nodes, index) {
+            match result {
+                Ok(note) => noted.push(note),
+                Err(obstacle) => verdict.obstacles.push(obstacle),
+            }
+        }
+        verdict.judge(&mut noted);
+        verdict
+    }
+
     fn judge(&mut self, noted: &mut [Noted]) {
         for node in noted.iter() {
             self.differences.extend(node.contradictions(self.index));

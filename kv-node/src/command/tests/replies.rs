@@ -3,8 +3,9 @@ use std::sync::Arc;
 use kv_repl::{ReadError, WriteError};
 use proptest::prelude::*;
 
-use super::single::{Single, talk, talk_to};
+use super::{talk, talk_to};
 use crate::command::table::{commands, find};
+use crate::single::Single;
 
 /// Sends lines, and compares all replies.
 #[track_caller]
