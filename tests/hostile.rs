@@ -5,6 +5,7 @@ mod cluster;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cluster::{Cluster, PATIENCE, Setup, eventually, free_port, installed, kv_node, run_kv_node, say};
@@ -105,6 +106,52 @@ fn a_start_that_cannot_be_right_says_what_to_do() {
     refused(&foreign, &["belongs to node 2"]);
     cluster.run(2);
     cluster.leader();
+}
+
+/// The first log segment of a node claims to be written by a newer release: the node names the file and both versions,
+/// changes nothing, and starts again when the file is what it was.
+#[test]
+fn a_directory_of_a_newer_release_is_refused_by_name() {
+    let mut cluster = Cluster::start();
+    let _: () = cluster.client(1).set("kept", "through it").expect("confirmed");
+    cluster.stop(3);
+    let segment = first_segment(&cluster.dir(3).join("log"));
+    let before = std::fs::read(&segment).expect("readable");
+    std::fs::write(&segment, of_a_newer_release(&before)).expect("written");
+    let newer = std::fs::read(&segment).expect("readable");
+    let arguments: Vec<&str> = cluster.arguments(3).iter().map(String::as_str).collect();
+    let output = run_kv_node(&arguments);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for word in [&*segment.display().to_string(), "format version 99", "use a newer release"] {
+        assert!(text.contains(word), "{word:?} is not in {text:?}");
+    }
+    assert!(std::fs::read(&segment).expect("readable") == newer, "a refused start changes nothing");
+    std::fs::write(&segment, before).expect("written");
+    cluster.run(3);
+    cluster.leader();
+    let kept: Option<String> = cluster.client(3).get("kept").expect("readable");
+    assert_eq!(kept.as_deref(), Some("through it"));
+}
+
+fn first_segment(dir: &Path) -> PathBuf {
+    let files = std::fs::read_dir(dir).expect("the directory exists").map(|file| file.expect("readable").path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "wal")).min().expect("a segment")
+}
+
+/// The same segment with a higher version in each copy of its header. Magic, version and checksum stay where they are in
+/// all versions (see `kv-wal/FORMAT.md`).
+fn of_a_newer_release(segment: &[u8]) -> Vec<u8> {
+    let mut newer = segment.to_vec();
+    let mut copies = 0;
+    for header in newer.chunks_mut(512).filter(|sector| sector.starts_with(b"kv-wal\0S")) {
+        header[8..12].copy_from_slice(&99_u32.to_le_bytes());
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..]);
+        header[12..16].copy_from_slice(&sum.to_le_bytes());
+        copies += 1;
+    }
+    assert_eq!(copies, 2, "the header is there twice");
+    newer
 }
 
 /// A node of another cluster that was started with this cluster's addresses is told why it is refused; both clusters go
