@@ -1,8 +1,8 @@
 //! Where every durable entry lies: four bytes an entry, shared by the writer and all readers.
 //!
 //! A span is a run of consecutive entries in one segment, with the offset of each; batches need not be remembered, since
-//! an entry tells its own length. Spans are in the order of their indexes, and because a lower index is never written
-//! after a higher one that stays, also in the order of their segments. Damaged ranges are the gaps between spans.
+//! an entry tells its own length. Spans are in the order of their indexes. Damaged ranges are the gaps between spans; a
+//! repair puts a span of a newer segment there.
 //!
 //! Readers take a read lock for as long as it takes to copy the offsets they want, and touch the map after releasing it:
 //! a page fault of a reader never holds up the writer, who takes the write lock once a sync.
@@ -11,7 +11,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::{Damage, Error};
+use crate::damage::DamageList;
+use crate::error::Error;
+use crate::format::{PAGE_BYTES, SECTOR_BYTES};
 use crate::record::{EntryId, HEADER_BYTES, Index, Term};
 use crate::segment::Segment;
 
@@ -23,8 +25,7 @@ pub(crate) struct Catalog {
     spans: VecDeque<Span>,
     /// First entry of each run of equal terms.
     runs: VecDeque<EntryId>,
-    /// Ranges that are gone, in order. Empty but for a log that was opened damaged.
-    damage: Vec<Damage>,
+    damage: DamageList,
 }
 
 #[derive(Debug)]
@@ -35,15 +36,14 @@ struct Span {
     offsets: Vec<u32>,
 }
 
-/// What a batch brings.
+/// Consecutive entries of a batch, and where they lie.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Change<'a> {
-    pub(crate) base: EntryId,
-    pub(crate) last: EntryId,
+pub(crate) struct Placed<'a> {
+    pub(crate) first: Index,
     pub(crate) segment: &'a Arc<Segment>,
     /// Of the batch, in its segment.
     pub(crate) offset: u32,
-    /// Of its entries, in the batch.
+    /// Of the entries, in the batch.
     pub(crate) offsets: &'a [u32],
     /// First entry of each run of equal terms among them.
     pub(crate) runs: &'a [EntryId],
@@ -60,6 +60,24 @@ impl Span {
     /// Index after the last entry.
     fn end(&self) -> Index {
         self.first.plus(self.offsets.len() as u64)
+    }
+
+    /// The offsets of at most `count` entries from number `skip` on, as far as they can lie within `bytes_max` bytes; at
+    /// least one. And how much they hold at least.
+    fn first_bytes(&self, skip: usize, count: usize, bytes_max: usize) -> (Vec<u32>, usize) {
+        let mut bytes = 0;
+        let mut end = skip + 1;
+        while end - skip < count && end < self.offsets.len() {
+            // Neighbours of one batch tell how much lies between them; a batch starts on a fresh page.
+            let starts_batch = self.offsets[end] as usize % PAGE_BYTES == SECTOR_BYTES;
+            let between = (self.offsets[end] - self.offsets[end - 1]) as usize;
+            bytes += if starts_batch { HEADER_BYTES } else { between };
+            if bytes >= bytes_max {
+                break;
+            }
+            end += 1;
+        }
+        (self.offsets[skip..end].into(), bytes)
     }
 }
 
@@ -86,22 +104,18 @@ impl Catalog {
         self.runs.iter().copied().collect()
     }
 
-    pub(crate) fn set_damage(&mut self, damage: Vec<Damage>) {
+    pub(crate) fn is_damaged(&self) -> bool {
+        !self.damage.is_empty()
+    }
+
+    pub(crate) fn set_damage(&mut self, damage: DamageList) {
         self.damage = damage;
     }
 
     /// The oldest segment that an entry still lies in.
     pub(crate) fn oldest_segment(&self) -> Option<u64> {
-        self.spans.front().map(|span| span.segment.seq)
-    }
-
-    /// Takes over a batch: what it overrides goes, what it brings comes, what its base passes goes.
-    pub(crate) fn apply(&mut self, change: Change<'_>) {
-        let first = Index::new(change.last.index.get() + 1 - change.offsets.len() as u64);
-        self.cut(first);
-        self.extend(first, &change);
-        self.last = change.last;
-        self.rebase(change.base);
+        // A repair may have put an old entry into a new segment.
+        self.spans.iter().map(|span| span.segment.seq).min()
     }
 
     /// Forgets the entries from `first` on.
@@ -117,25 +131,70 @@ impl Catalog {
         }
     }
 
-    fn extend(&mut self, first: Index, change: &Change<'_>) {
-        let offsets = change.offsets.iter().map(|offset| change.offset + offset);
-        if change.offsets.is_empty() {
+    /// Puts entries at the end, or in the place of others.
+    pub(crate) fn place(&mut self, placed: Placed<'_>) {
+        if placed.offsets.is_empty() {
             return;
         }
-        let follows = self.spans.back().is_some_and(|span| span.end() == first);
-        let same_run = follows && self.runs.back().map(|run| run.term) == change.runs.first().map(|run| run.term);
-        self.runs.extend(change.runs.iter().skip(usize::from(same_run)));
+        let last = self.spans.back().map(Span::end);
+        match last {
+            Some(end) if end > placed.first => self.replace(&placed),
+            _ => self.extend(&placed, last == Some(placed.first)),
+        }
+    }
+
+    fn extend(&mut self, placed: &Placed<'_>, follows: bool) {
+        let offsets = placed.offsets.iter().map(|offset| placed.offset + offset);
+        let same_run = follows && self.runs.back().map(|run| run.term) == placed.runs.first().map(|run| run.term);
+        self.runs.extend(placed.runs.iter().skip(usize::from(same_run)));
+        // Within a span, offsets grow.
+        let joins = |span: &Span| {
+            Arc::ptr_eq(&span.segment, placed.segment)
+                && span.offsets.last() < Some(&(placed.offset + placed.offsets[0]))
+        };
         match self.spans.back_mut() {
-            Some(span) if follows && Arc::ptr_eq(&span.segment, change.segment) => span.offsets.extend(offsets),
+            Some(span) if follows && joins(span) => span.offsets.extend(offsets),
             _ => {
-                let (segment, offsets) = (change.segment.clone(), offsets.collect());
+                let (first, segment, offsets) = (placed.first, placed.segment.clone(), offsets.collect());
                 self.spans.push_back(Span { first, segment, offsets });
             }
         }
     }
 
-    fn rebase(&mut self, base: EntryId) {
-        self.base = base;
+    /// Takes the catalog apart after the new entries, and puts it together again.
+    fn replace(&mut self, placed: &Placed<'_>) {
+        let end = placed.first.plus(placed.offsets.len() as u64);
+        let after = self.take_from(end);
+        self.cut(placed.first);
+        let follows = self.spans.back().is_some_and(|span| span.end() == placed.first);
+        self.extend(placed, follows);
+        for (span, runs) in after {
+            let follows = self.spans.back().is_some_and(|back| back.end() == span.first);
+            let Span { first, segment, offsets } = &span;
+            self.extend(&Placed { first: *first, segment, offset: 0, offsets, runs: &runs }, follows);
+        }
+    }
+
+    /// Copies of what there is from `first` on, each span with its runs of terms.
+    fn take_from(&self, first: Index) -> Vec<(Span, Vec<EntryId>)> {
+        let mut taken = Vec::new();
+        for span in self.spans.iter().filter(|span| span.end() > first) {
+            let skip = first.since(span.first) as usize;
+            let start = span.first.max(first);
+            let term = self.term(start).expect("an entry of a span has a term");
+            let inside = self.runs.iter().filter(|run| start < run.index && run.index < span.end());
+            let runs = std::iter::once(&EntryId::new(term, start)).chain(inside).copied().collect();
+            taken.push((
+                Span { first: start, segment: span.segment.clone(), offsets: span.offsets[skip..].into() },
+                runs,
+            ));
+        }
+        taken
+    }
+
+    /// The log begins after `base` and ends with `last`: what lies before goes. (Nothing lies beyond.)
+    pub(crate) fn stand(&mut self, base: EntryId, last: EntryId) {
+        (self.base, self.last) = (base, last);
         while self.spans.front().is_some_and(|span| span.end() <= base.index.next()) {
             self.spans.pop_front();
         }
@@ -158,7 +217,7 @@ impl Catalog {
         if index < self.base.index || index >= self.spans[self.span_of(index)?].end() {
             return None;
         }
-        let run = self.runs.partition_point(|run| run.index <= index) - 1;
+        let run = self.runs.partition_point(|run| run.index <= index).checked_sub(1)?;
         Some(self.runs[run].term)
     }
 
@@ -167,17 +226,18 @@ impl Catalog {
     pub(crate) fn locate(&self, range: Range<Index>, bytes_max: usize) -> Result<Vec<Piece>, Error> {
         let (start, end) = (range.start, range.end.min(self.last.index.next()));
         self.check(start)?;
-        let count_max = bytes_max / HEADER_BYTES + 1;
-        let mut wanted = end.since(start).min(count_max as u64) as usize;
-        let mut next = start;
+        let mut wanted = end.since(start) as usize;
+        let (mut next, mut bytes) = (start, 0);
         let mut pieces = Vec::new();
         let mut at = self.span_of(start).unwrap_or(self.spans.len());
         while wanted > 0
+            && bytes < bytes_max.max(1)
             && let Some(span) = self.spans.get(at)
             && (span.first..span.end()).contains(&next)
         {
             let skip = next.since(span.first) as usize;
-            let offsets: Vec<u32> = span.offsets[skip..].iter().copied().take(wanted).collect();
+            let (offsets, at_least) = span.first_bytes(skip, wanted, bytes_max.saturating_sub(bytes));
+            bytes += at_least + HEADER_BYTES;
             next = next.plus(offsets.len() as u64);
             wanted -= offsets.len();
             pieces.push(Piece { segment: span.segment.clone(), offsets });
@@ -191,8 +251,7 @@ impl Catalog {
         if index <= self.base.index {
             return Err(Error::Truncated { index, base: self.base.index });
         }
-        if let Some(&damage) = self.damage.iter().find(|d| d.first <= index && d.last.is_none_or(|last| index <= last))
-        {
+        if let Some(damage) = self.damage.at(index) {
             return Err(Error::Damaged { damage });
         }
         if index > self.last.index {

@@ -81,11 +81,18 @@ pub enum Error {
         /// What is allowed.
         allowed: &'static str,
     },
-    /// A repair: entries that may have been acknowledged are unreadable. The log takes no appends.
+    /// A repair: entries that may have been acknowledged are unreadable. The log takes no entries until they are repaired
+    /// or truncated.
     #[error("log is damaged: {damage}")]
     Damaged {
         /// The first damage.
         damage: Damage,
+    },
+    /// The caller: a repair of an entry that is not lost.
+    #[error("entry {index} is not lost: only lost entries are repaired")]
+    NotLost {
+        /// Which entry.
+        index: Index,
     },
     /// A repair: an entry was sound when the log was opened, and is not any more.
     #[error("entry {index} is unreadable")]
@@ -148,12 +155,24 @@ pub enum Error {
 }
 
 impl Error {
-    /// For `map_err`: names the file and the operation, and tells a full disk from a broken one.
+    /// Whether an entry cannot be read although it is in the log.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self, Error::Damaged { .. } | Error::Unreadable { .. })
+    }
+
+    /// For `map_err`: names the file and the operation.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io { action, path, source: Arc::new(source) }
+    }
+
+    /// For `map_err` of making a segment: tells a full disk from a broken one. Elsewhere a full disk is an error like any
+    /// other: where there are zeros already, writing needs no room.
+    pub(crate) fn preparing(path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { path },
-            _ => Error::Io { action, path, source: Arc::new(source) },
+            _ => Error::io("prepare", &path)(source),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The bytes of a segment: the only file that knows offsets. `FORMAT.md` draws them and argues for them.
 //!
-//! A segment is pages of 4 KiB. Page 0 holds the segment header, twice; each batch starts on a fresh page with a header
-//! of one sector. Both headers carry a [`Standing`], what the log as a whole looks like, so that a reader who has lost
-//! a batch learns from the next header what it missed. Integers are little-endian, and every byte is under a checksum.
+//! A segment is pages of 4 KiB. The first two hold the segment header, once each; each batch starts on a fresh page with
+//! a header of one sector. Both headers carry a [`Standing`], what the log as a whole looks like, so that a reader who
+//! has lost a batch learns from the next header what it missed. Integers are little-endian, and every byte is under a
+//! checksum.
 
 use bytes::Bytes;
 
-use crate::error::LogId;
+use crate::damage::DamageList;
+use crate::error::{Damage, LogId};
 use crate::record::{EntryId, Index, Term};
 
 /// The version this release writes, and the newest it reads.
@@ -20,15 +22,30 @@ pub const STATE_BYTES_MAX: usize = SECTOR_BYTES - STATE;
 /// Most bytes of entries in one batch, hence in one append.
 pub const BATCH_BYTES_MAX: usize = 1 << 30;
 
+/// The header pages of a segment: two, the same, so that one bad page does not cost a segment. Batches follow.
+pub(crate) const HEADER_PAGES: usize = 2;
+pub(crate) const BATCHES_AT: usize = HEADER_PAGES * PAGE_BYTES;
+
 const SEGMENT_MAGIC: [u8; 8] = *b"kv-wal\0S";
 const BATCH_MAGIC: [u8; 4] = *b"kvwB";
-/// The second copy of the segment header, so that one bad sector does not cost a segment.
-const HEADER_COPY: usize = 4 * SECTOR_BYTES;
+const MAP_MAGIC: [u8; 4] = *b"kvwM";
 const BITMAP_BYTES: usize = 256;
+pub(crate) type Bitmap = [u8; BITMAP_BYTES];
+/// Of a batch that has not been sealed.
+pub(crate) const NO_BITMAP: Bitmap = [0; BITMAP_BYTES];
+/// Sectors of entries that the bitmap of a batch header stands for.
+const BITMAP_SECTORS: usize = BITMAP_BYTES * 8;
+/// A larger batch has map sectors at its end: magic, checksum, bits.
+const MAP_BITS_AT: usize = 8;
+const MAP_SECTORS: usize = (SECTOR_BYTES - MAP_BITS_AT) * 8;
+/// Ranges of lost entries that a segment header has room for.
+const DAMAGE_COUNT_MAX: usize = (PAGE_BYTES - segment::DAMAGE) / 16;
+/// The greatest index an entry can have.
+pub(crate) const INDEX_MAX: Index = Index::new(u64::MAX - 2);
 /// In place of the length of a state blob: there is none.
 const NO_STATE: u8 = u8::MAX;
 
-/// Offsets in the sector of a segment header.
+/// Offsets in the page of a segment header.
 mod segment {
     pub(super) const MAGIC: usize = 0;
     pub(super) const VERSION: usize = 8;
@@ -37,10 +54,12 @@ mod segment {
     pub(super) const SEQ: usize = 32;
     pub(super) const SALT: usize = 40;
     pub(super) const NEXT_BATCH: usize = 48;
-    pub(super) const DURABLE_BATCH: usize = 56;
+    pub(super) const BYTES: usize = 56;
     pub(super) const CHAIN: usize = 64;
+    pub(super) const DAMAGE_COUNT: usize = 68;
     pub(super) const STANDING: usize = 72;
     pub(super) const RESERVED: usize = STANDING + super::STANDING_BYTES;
+    pub(super) const DAMAGE: usize = super::SECTOR_BYTES;
 }
 
 /// Offsets in the sector of a batch header.
@@ -62,13 +81,17 @@ mod batch {
 mod standing {
     pub(super) const CUTS: usize = 0;
     pub(super) const STATE_BYTES: usize = 4;
-    /// These two are unused in a segment header.
-    pub(super) const BITMAP_SHIFT: usize = 5;
-    pub(super) const CUTS_END: usize = 6;
+    pub(super) const FLAGS: usize = 5;
     pub(super) const CUT: usize = 8;
     pub(super) const LAST: usize = 16;
     pub(super) const BASE: usize = 32;
 }
+/// Batch only: it removes entries from the end of the log before it appends its own.
+const FLAG_CUTS_END: u8 = 1;
+/// Batch only: its entries take the place of lost ones.
+const FLAG_FILLS: u8 = 2;
+/// The newest state blob may be lost.
+const FLAG_STATE_IN_DOUBT: u8 = 4;
 const STANDING_BYTES: usize = 48;
 const STATE: usize = batch::BITMAP + BITMAP_BYTES;
 
@@ -76,8 +99,8 @@ const _: () = assert!(standing::BASE + 16 == STANDING_BYTES);
 const _: () = assert!(batch::BITMAP == 96 && STATE == 352 && STATE_BYTES_MAX == 160);
 const _: () = assert!(segment::RESERVED <= STATE);
 const _: () = assert!(STATE_BYTES_MAX < NO_STATE as usize);
-const _: () = assert!(HEADER_COPY + SECTOR_BYTES <= PAGE_BYTES);
-const _: () = assert!(BATCH_BYTES_MAX < (u32::MAX as usize) - PAGE_BYTES);
+const _: () = assert!(DAMAGE_COUNT_MAX == 224);
+const _: () = assert!(BATCH_BYTES_MAX < (u32::MAX as usize) / 2);
 
 /// What the log as a whole looks like at some point of its history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +115,8 @@ pub(crate) struct Standing {
     pub(crate) cut: Index,
     /// The caller's newest state blob.
     pub(crate) state: Option<Bytes>,
+    /// A newer one than that may be lost.
+    pub(crate) state_in_doubt: bool,
 }
 
 /// What starts a segment.
@@ -101,14 +126,17 @@ pub(crate) struct SegmentHeader {
     pub(crate) seq: u64,
     /// Random for each use of a file: no batch of another use passes for one of this.
     pub(crate) salt: u64,
-    /// Sequence number of the first batch in this segment. What older segments hold from here on does not count.
+    /// Of the file.
+    pub(crate) bytes: u64,
+    /// Sequence number of the first batch in this segment. All batches before it were durable when this was written,
+    /// and what older segments hold from here on does not count.
     pub(crate) next_batch: u64,
-    /// Highest batch known durable when this was written.
-    pub(crate) durable_batch: u64,
     /// Checksum of the header of batch `next_batch - 1`.
     pub(crate) chain: u32,
-    /// As of `durable_batch`.
+    /// After that batch.
     pub(crate) standing: Standing,
+    /// Which entries were known to be lost then.
+    pub(crate) damage: DamageList,
 }
 
 /// What starts a batch.
@@ -130,17 +158,12 @@ pub(crate) struct BatchHeader {
     pub(crate) standing: Standing,
     /// Whether this batch removes entries from the end of the log before it appends its own.
     pub(crate) cuts_end: bool,
-    pub(crate) written: NonZeroMap,
+    /// Whether its entries take the place of lost ones instead.
+    pub(crate) fills: bool,
+    /// Which sectors of entries hold a byte that is not zero, if they are not too many.
+    pub(crate) bitmap: Bitmap,
     /// Checksum of this header.
     pub(crate) crc: u32,
-}
-
-/// Which sectors of a batch, after its header, certainly hold a byte that is not zero: where one of them reads as zeros,
-/// it was never written. A bit stands for 2^`shift` sectors, and is set only if that is true of each of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NonZeroMap {
-    shift: u8,
-    bits: [u8; BITMAP_BYTES],
 }
 
 /// Why a sector is not a header.
@@ -156,7 +179,14 @@ pub(crate) enum Fault {
 
 /// Bytes of pages that a batch with so many bytes of entries takes.
 pub(crate) const fn batch_bytes(body_bytes: usize) -> usize {
-    (SECTOR_BYTES + body_bytes).next_multiple_of(PAGE_BYTES)
+    let sectors = 1 + body_bytes.div_ceil(SECTOR_BYTES) + map_sectors(body_bytes);
+    (sectors * SECTOR_BYTES).next_multiple_of(PAGE_BYTES)
+}
+
+/// Map sectors of such a batch, which follow the sectors of its entries.
+const fn map_sectors(body_bytes: usize) -> usize {
+    let sectors = body_bytes.div_ceil(SECTOR_BYTES);
+    if sectors <= BITMAP_SECTORS { 0 } else { sectors.div_ceil(MAP_SECTORS) }
 }
 
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
@@ -179,6 +209,7 @@ impl Standing {
         self.base = next.base;
         self.last = next.last;
         self.state.clone_from(&next.state);
+        self.state_in_doubt = next.state_in_doubt;
     }
 
     fn encode(&self, sector: &mut [u8], at: usize) {
@@ -186,6 +217,7 @@ impl Standing {
         put_u64(sector, at + standing::CUT, self.cut.get());
         put_id(sector, at + standing::LAST, self.last);
         put_id(sector, at + standing::BASE, self.base);
+        sector[at + standing::FLAGS] = if self.state_in_doubt { FLAG_STATE_IN_DOUBT } else { 0 };
         sector[at + standing::STATE_BYTES] = NO_STATE;
         if let Some(state) = &self.state {
             sector[at + standing::STATE_BYTES] = state.len() as u8;
@@ -201,69 +233,109 @@ impl Standing {
         };
         let (base, last) = (get_id(sector, at + standing::BASE), get_id(sector, at + standing::LAST));
         let cut = Index::new(get_u64(sector, at + standing::CUT));
-        let possible = base.index <= last.index && last.index.get() < u64::MAX;
-        possible.then_some(Standing { base, last, cuts: get_u32(sector, at + standing::CUTS), cut, state })
+        let state_in_doubt = sector[at + standing::FLAGS] & FLAG_STATE_IN_DOUBT != 0;
+        let possible = base.index <= last.index && last.index <= INDEX_MAX;
+        let cuts = get_u32(sector, at + standing::CUTS);
+        possible.then_some(Standing { base, last, cuts, cut, state, state_in_doubt })
     }
 }
 
 impl SegmentHeader {
-    /// Page 0 of a segment.
+    /// One header page.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut page = vec![0; PAGE_BYTES];
-        let sector = &mut page[..SECTOR_BYTES];
-        sector[segment::MAGIC..][..8].copy_from_slice(&SEGMENT_MAGIC);
-        put_u32(sector, segment::VERSION, VERSION);
-        sector[segment::LOG_ID..][..16].copy_from_slice(&self.log_id.0);
-        put_u64(sector, segment::SEQ, self.seq);
-        put_u64(sector, segment::SALT, self.salt);
-        put_u64(sector, segment::NEXT_BATCH, self.next_batch);
-        put_u64(sector, segment::DURABLE_BATCH, self.durable_batch);
-        put_u32(sector, segment::CHAIN, self.chain);
-        self.standing.encode(sector, segment::STANDING);
-        let crc = crc_around(sector, segment::CRC);
-        put_u32(sector, segment::CRC, crc);
-        page.copy_within(..SECTOR_BYTES, HEADER_COPY);
+        page[segment::MAGIC..][..8].copy_from_slice(&SEGMENT_MAGIC);
+        put_u32(&mut page, segment::VERSION, VERSION);
+        page[segment::LOG_ID..][..16].copy_from_slice(&self.log_id.0);
+        put_u64(&mut page, segment::SEQ, self.seq);
+        put_u64(&mut page, segment::SALT, self.salt);
+        put_u64(&mut page, segment::NEXT_BATCH, self.next_batch);
+        put_u64(&mut page, segment::BYTES, self.bytes);
+        put_u32(&mut page, segment::CHAIN, self.chain);
+        self.standing.encode(&mut page, segment::STANDING);
+        let damage = self.damage.coarse(DAMAGE_COUNT_MAX);
+        put_u32(&mut page, segment::DAMAGE_COUNT, damage.ranges().len() as u32);
+        for (at, range) in damage.ranges().iter().enumerate() {
+            put_u64(&mut page, segment::DAMAGE + 16 * at, range.first.get());
+            put_u64(&mut page, segment::DAMAGE + 16 * at + 8, range.last.map_or(u64::MAX, Index::get));
+        }
+        let crc = crc_around(&page, segment::CRC);
+        put_u32(&mut page, segment::CRC, crc);
         page
     }
 
-    /// From page 0: one sound copy is enough.
-    pub(crate) fn decode(page: &[u8]) -> Result<SegmentHeader, Fault> {
-        let copy = |at: usize| Self::decode_sector(&page[at..at + SECTOR_BYTES]);
-        match (copy(0), copy(HEADER_COPY)) {
-            (Ok(header), _) | (_, Ok(header)) => Ok(header),
-            (Err(Fault::Version(version)), _) | (_, Err(Fault::Version(version))) => Err(Fault::Version(version)),
-            (Err(Fault::Zeros), Err(Fault::Zeros)) => Err(Fault::Zeros),
+    /// From the header pages: one that is sound is enough.
+    pub(crate) fn decode(pages: [&[u8]; HEADER_PAGES]) -> Result<SegmentHeader, Fault> {
+        match pages.map(Self::decode_page) {
+            [Ok(header), _] | [_, Ok(header)] => Ok(header),
+            [Err(Fault::Version(version)), _] | [_, Err(Fault::Version(version))] => Err(Fault::Version(version)),
+            [Err(Fault::Zeros), Err(Fault::Zeros)] => Err(Fault::Zeros),
             _ => Err(Fault::Unreadable),
         }
     }
 
-    fn decode_sector(sector: &[u8]) -> Result<SegmentHeader, Fault> {
-        check(sector, &SEGMENT_MAGIC, segment::CRC)?;
-        let version = get_u32(sector, segment::VERSION);
+    fn decode_page(page: &[u8]) -> Result<SegmentHeader, Fault> {
+        check(page, &SEGMENT_MAGIC, segment::CRC)?;
+        let version = get_u32(page, segment::VERSION);
         if version > VERSION {
             return Err(Fault::Version(version));
         }
+        let damage_count = get_u32(page, segment::DAMAGE_COUNT) as usize;
+        let next_batch = get_u64(page, segment::NEXT_BATCH);
+        if damage_count > DAMAGE_COUNT_MAX || next_batch == 0 {
+            return Err(Fault::Unreadable);
+        }
+        let range = |at: usize| {
+            let last = get_u64(page, segment::DAMAGE + 16 * at + 8);
+            let last = (last != u64::MAX).then_some(Index::new(last));
+            Damage { first: Index::new(get_u64(page, segment::DAMAGE + 16 * at)), last }
+        };
         Ok(SegmentHeader {
-            log_id: LogId(sector[segment::LOG_ID..][..16].try_into().expect("sixteen bytes")),
-            seq: get_u64(sector, segment::SEQ),
-            salt: get_u64(sector, segment::SALT),
-            next_batch: get_u64(sector, segment::NEXT_BATCH),
-            durable_batch: get_u64(sector, segment::DURABLE_BATCH),
-            chain: get_u32(sector, segment::CHAIN),
-            standing: Standing::decode(sector, segment::STANDING).ok_or(Fault::Unreadable)?,
+            log_id: LogId(page[segment::LOG_ID..][..16].try_into().expect("sixteen bytes")),
+            seq: get_u64(page, segment::SEQ),
+            salt: get_u64(page, segment::SALT),
+            bytes: get_u64(page, segment::BYTES),
+            next_batch,
+            chain: get_u32(page, segment::CHAIN),
+            standing: Standing::decode(page, segment::STANDING).ok_or(Fault::Unreadable)?,
+            damage: (0..damage_count).map(range).collect(),
         })
     }
 }
 
 impl BatchHeader {
-    /// Writes the header into the first sector of `batch`, whole pages that hold the entries after it; fills in the
-    /// fields that follow from them (`body_crc`, `written`, `crc`), and gives the header's checksum.
+    /// Writes the header into the first sector of `pages`, which hold the entries after it, and then zeros; fills in what
+    /// follows from them (maps and checksums), and gives the header's checksum.
     pub(crate) fn seal(mut self, pages: &mut [u8]) -> u32 {
-        assert!(pages.len() == batch_bytes(self.body_bytes as usize), "a batch is whole pages");
+        let body_bytes = self.body_bytes as usize;
+        assert!(pages.len() == batch_bytes(body_bytes), "a batch is whole pages");
         let (sector, body) = pages.split_at_mut(SECTOR_BYTES);
+        let (entries, maps) = body.split_at_mut(body_bytes.next_multiple_of(SECTOR_BYTES));
+        if map_sectors(body_bytes) == 0 {
+            set_bits(&mut self.bitmap, entries);
+        }
+        for (map, entries) in maps.chunks_mut(SECTOR_BYTES).zip(map_groups(entries, body_bytes)) {
+            set_bits(&mut map[MAP_BITS_AT..], entries);
+            map[..4].copy_from_slice(&MAP_MAGIC);
+            let crc = crc_around(map, 4);
+            put_u32(map, 4, crc);
+        }
         self.body_crc = crc32c::crc32c(body);
-        self.written = NonZeroMap::of(body);
         self.encode(sector)
+    }
+
+    /// Whether a sector of the body (all after the header's) is zeros that was something else when the batch was made:
+    /// then it was never written.
+    pub(crate) fn shows_unwritten(&self, body: &[u8]) -> bool {
+        let body_bytes = self.body_bytes as usize;
+        let (entries, maps) = body.split_at(body_bytes.next_multiple_of(SECTOR_BYTES));
+        if map_sectors(body_bytes) == 0 {
+            return misses_one(&self.bitmap, entries);
+        }
+        maps.chunks(SECTOR_BYTES).zip(map_groups(entries, body_bytes)).any(|(map, entries)| {
+            // A map sector is never zeros. One that is damaged says nothing.
+            is_zero(map) || (check(map, &MAP_MAGIC, 4).is_ok() && misses_one(&map[MAP_BITS_AT..], entries))
+        })
     }
 
     fn encode(&self, sector: &mut [u8]) -> u32 {
@@ -277,9 +349,9 @@ impl BatchHeader {
         put_u32(sector, batch::BODY_BYTES, self.body_bytes);
         put_u32(sector, batch::COUNT, self.count);
         self.standing.encode(sector, batch::STANDING);
-        sector[batch::STANDING + standing::BITMAP_SHIFT] = self.written.shift;
-        sector[batch::STANDING + standing::CUTS_END] = u8::from(self.cuts_end);
-        sector[batch::BITMAP..][..BITMAP_BYTES].copy_from_slice(&self.written.bits);
+        let flags = &mut sector[batch::STANDING + standing::FLAGS];
+        *flags |= if self.cuts_end { FLAG_CUTS_END } else { 0 } | if self.fills { FLAG_FILLS } else { 0 };
+        sector[batch::BITMAP..][..BITMAP_BYTES].copy_from_slice(&self.bitmap);
         let crc = crc_around(sector, batch::CRC);
         put_u32(sector, batch::CRC, crc);
         crc
@@ -290,23 +362,23 @@ impl BatchHeader {
         check(sector, &BATCH_MAGIC, batch::CRC)?;
         let standing = Standing::decode(sector, batch::STANDING).ok_or(Fault::Unreadable)?;
         let count = get_u32(sector, batch::COUNT);
-        if u64::from(count) > standing.last.index.get() {
+        let body_bytes = get_u32(sector, batch::BODY_BYTES);
+        if u64::from(count) > standing.last.index.get() || body_bytes as usize > BATCH_BYTES_MAX {
             return Err(Fault::Unreadable);
         }
+        let flags = sector[batch::STANDING + standing::FLAGS];
         Ok(BatchHeader {
             salt: get_u64(sector, batch::SALT),
             seq: get_u64(sector, batch::SEQ),
             durable_batch: get_u64(sector, batch::DURABLE_BATCH),
             chain: get_u32(sector, batch::CHAIN),
             body_crc: get_u32(sector, batch::BODY_CRC),
-            body_bytes: get_u32(sector, batch::BODY_BYTES),
+            body_bytes,
             count,
             standing,
-            cuts_end: sector[batch::STANDING + standing::CUTS_END] != 0,
-            written: NonZeroMap {
-                shift: sector[batch::STANDING + standing::BITMAP_SHIFT].min(31),
-                bits: sector[batch::BITMAP..][..BITMAP_BYTES].try_into().expect("the bytes of the bitmap"),
-            },
+            cuts_end: flags & FLAG_CUTS_END != 0,
+            fills: flags & FLAG_FILLS != 0,
+            bitmap: sector[batch::BITMAP..][..BITMAP_BYTES].try_into().expect("the bytes of the bitmap"),
             crc: get_u32(sector, batch::CRC),
         })
     }
@@ -316,42 +388,32 @@ impl BatchHeader {
         batch_bytes(self.body_bytes as usize)
     }
 
-    /// Index of its first entry; if it has none, the index after its last.
+    /// Index of its first entry; if it has none, the index after its last. Not for one that fills: its entries tell.
     pub(crate) fn first(&self) -> Index {
         self.standing.first(self.count as usize)
     }
 }
 
-impl NonZeroMap {
-    /// Of no sectors.
-    pub(crate) const EMPTY: NonZeroMap = NonZeroMap { shift: 0, bits: [0; BITMAP_BYTES] };
+/// The sectors of entries that each map sector stands for; none if the bitmap of the header does.
+fn map_groups(entries: &[u8], body_bytes: usize) -> std::slice::Chunks<'_, u8> {
+    let entries = if map_sectors(body_bytes) == 0 { &[] } else { entries };
+    entries.chunks(MAP_SECTORS * SECTOR_BYTES)
+}
 
-    /// Of the sectors of `body`.
-    fn of(body: &[u8]) -> NonZeroMap {
-        let mut map = NonZeroMap::EMPTY;
-        let sectors = body.len() / SECTOR_BYTES;
-        while sectors > (BITMAP_BYTES * 8) << map.shift {
-            map.shift += 1;
-        }
-        for (group, bytes) in body.chunks(SECTOR_BYTES << map.shift).enumerate() {
-            if !bytes.chunks(SECTOR_BYTES).any(is_zero) {
-                map.bits[group / 8] |= 1 << (group % 8);
-            }
-        }
-        map
-    }
-
-    /// Whether a sector of `body` is zeros that was something else when the batch was made.
-    pub(crate) fn shows_unwritten(&self, body: &[u8]) -> bool {
-        body.chunks(SECTOR_BYTES << self.shift)
-            .take(BITMAP_BYTES * 8)
-            .enumerate()
-            .filter(|(group, _)| self.bits[group / 8] & (1 << (group % 8)) != 0)
-            .any(|(_, bytes)| bytes.chunks(SECTOR_BYTES).any(is_zero))
+/// Sets the bit of each sector that holds a byte that is not zero.
+fn set_bits(bits: &mut [u8], entries: &[u8]) {
+    for (sector, _) in entries.chunks(SECTOR_BYTES).enumerate().filter(|(_, bytes)| !is_zero(bytes)) {
+        bits[sector / 8] |= 1 << (sector % 8);
     }
 }
 
-/// The checks both headers share.
+/// Whether a sector is zeros although its bit is set.
+fn misses_one(bits: &[u8], entries: &[u8]) -> bool {
+    let mut sectors = entries.chunks(SECTOR_BYTES).enumerate();
+    sectors.any(|(sector, bytes)| bits[sector / 8] & (1 << (sector % 8)) != 0 && is_zero(bytes))
+}
+
+/// The checks that all headers and maps share.
 fn check(sector: &[u8], magic: &[u8], crc_at: usize) -> Result<(), Fault> {
     if is_zero(sector) {
         return Err(Fault::Zeros);
@@ -362,9 +424,9 @@ fn check(sector: &[u8], magic: &[u8], crc_at: usize) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Over a sector but for the four bytes of the checksum itself.
-fn crc_around(sector: &[u8], crc_at: usize) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&sector[..crc_at]), &sector[crc_at + 4..SECTOR_BYTES])
+/// Over a sector or page but for the four bytes of the checksum itself.
+fn crc_around(bytes: &[u8], crc_at: usize) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&bytes[..crc_at]), &bytes[crc_at + 4..])
 }
 
 fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
@@ -394,12 +456,11 @@ fn get_id(bytes: &[u8], at: usize) -> EntryId {
 
 /// Makes a segment look like one of another version.
 #[cfg(test)]
-pub(crate) fn set_version(page: &mut [u8], version: u32) {
-    for at in [0, HEADER_COPY] {
-        let sector = &mut page[at..at + SECTOR_BYTES];
-        put_u32(sector, segment::VERSION, version);
-        let crc = crc_around(sector, segment::CRC);
-        put_u32(sector, segment::CRC, crc);
+pub(crate) fn set_version(segment: &mut [u8], version: u32) {
+    for page in segment.chunks_mut(PAGE_BYTES).take(HEADER_PAGES) {
+        put_u32(page, segment::VERSION, version);
+        let crc = crc_around(page, segment::CRC);
+        put_u32(page, segment::CRC, crc);
     }
 }
 
@@ -414,12 +475,22 @@ mod tests {
 
     fn standing() -> Standing {
         let state = Some(Bytes::from_static(b"vote"));
-        Standing { base: id(3, 1), last: id(9, 2), cuts: 5, cut: Index::new(7), state }
+        Standing { base: id(3, 1), last: id(9, 2), cuts: 5, cut: Index::new(7), state, state_in_doubt: true }
     }
 
     fn segment_header() -> SegmentHeader {
-        let log_id = LogId([7; 16]);
-        SegmentHeader { log_id, seq: 4, salt: 99, next_batch: 31, durable_batch: 30, chain: 17, standing: standing() }
+        let range = |first, last| Damage { first: Index::new(first), last };
+        let damage = [range(5, Some(Index::new(6))), range(10, None)].into_iter().collect();
+        SegmentHeader {
+            log_id: LogId([7; 16]),
+            seq: 4,
+            bytes: 1 << 20,
+            salt: 99,
+            next_batch: 31,
+            chain: 17,
+            standing: standing(),
+            damage,
+        }
     }
 
     fn batch_header(body_bytes: usize) -> BatchHeader {
@@ -433,32 +504,47 @@ mod tests {
             count: 2,
             standing: standing(),
             cuts_end: true,
-            written: NonZeroMap::EMPTY,
+            fills: false,
+            bitmap: NO_BITMAP,
             crc: 0,
         }
     }
 
     #[test]
-    fn a_segment_header_survives_either_copy_but_not_both() {
+    fn a_segment_header_survives_in_either_page_but_not_without_both() {
         let page = segment_header().encode();
-        assert_eq!(SegmentHeader::decode(&page), Ok(segment_header()));
-        for at in 0..SECTOR_BYTES {
-            for copies in [&[0][..], &[HEADER_COPY], &[0, HEADER_COPY]] {
-                let mut damaged = page.clone();
-                copies.iter().for_each(|copy| damaged[copy + at] ^= 0x10);
-                let result = SegmentHeader::decode(&damaged);
-                let expected = if copies.len() == 1 { Ok(segment_header()) } else { Err(Fault::Unreadable) };
-                assert_eq!(result, expected, "byte {at} of {copies:?}");
+        let unreadable = [0xdb; PAGE_BYTES];
+        let mut flipped = page.clone();
+        for at in 0..PAGE_BYTES {
+            flipped[at] ^= 0x10;
+            for bad in [&flipped[..], &unreadable] {
+                assert_eq!(SegmentHeader::decode([&page, bad]), Ok(segment_header()), "byte {at}");
+                assert_eq!(SegmentHeader::decode([bad, &page]), Ok(segment_header()), "byte {at}");
+                assert_eq!(SegmentHeader::decode([bad, bad]), Err(Fault::Unreadable), "byte {at}");
             }
+            flipped[at] ^= 0x10;
         }
-        assert_eq!(SegmentHeader::decode(&vec![0; PAGE_BYTES]), Err(Fault::Zeros));
+        assert_eq!(SegmentHeader::decode([&[0; PAGE_BYTES], &[0; PAGE_BYTES]]), Err(Fault::Zeros));
+    }
+
+    #[test]
+    fn more_damage_than_a_header_holds_is_told_more_coarsely() {
+        let ranges = (0..1000).map(|n| Damage { first: Index::new(10 * n + 4), last: Some(Index::new(10 * n + 5)) });
+        let damage: DamageList = ranges.clone().collect();
+        let header = SegmentHeader { damage, ..segment_header() };
+        let page = header.encode();
+        let read = SegmentHeader::decode([&page, &page]).unwrap().damage;
+        assert_eq!(read.ranges().len(), DAMAGE_COUNT_MAX);
+        assert!(ranges.clone().all(|range| read.at(range.first).is_some() && read.at(range.last.unwrap()).is_some()));
+        assert!(read.at(Index::new(7)).is_none() && !read.reaches(Index::new(10_000)));
     }
 
     #[test]
     fn a_newer_version_is_told_from_damage() {
-        let mut page = segment_header().encode();
-        set_version(&mut page, VERSION + 1);
-        assert_eq!(SegmentHeader::decode(&page), Err(Fault::Version(VERSION + 1)));
+        let mut pages = segment_header().encode().repeat(HEADER_PAGES);
+        set_version(&mut pages, VERSION + 1);
+        let (one, other) = pages.split_at(PAGE_BYTES);
+        assert_eq!(SegmentHeader::decode([one, other]), Err(Fault::Version(VERSION + 1)));
     }
 
     /// The bytes of the format. If this fails, the format changed: that needs a new version.
@@ -468,7 +554,7 @@ mod tests {
         let mut batch = vec![0; batch_bytes(100)];
         batch[SECTOR_BYTES..][..100].fill(0xa5);
         batch_header(100).seal(&mut batch);
-        assert_eq!((crc32c::crc32c(&page), crc32c::crc32c(&batch)), (1_542_173_647, 1_933_815_492));
+        assert_eq!((crc32c::crc32c(&page), crc32c::crc32c(&batch)), (4_294_869_769, 4_064_794_190));
     }
 
     proptest! {
@@ -492,33 +578,38 @@ mod tests {
             batch_header(sectors.len() * SECTOR_BYTES).seal(&mut pages);
             let header = BatchHeader::decode(&pages[..SECTOR_BYTES]).unwrap();
             let body = &mut pages[SECTOR_BYTES..];
-            prop_assert!(!header.written.shows_unwritten(body));
+            prop_assert!(!header.shows_unwritten(body));
             if lost < sectors.len() {
                 body[lost * SECTOR_BYTES..][..SECTOR_BYTES].fill(0);
-                prop_assert_eq!(header.written.shows_unwritten(body), sectors[lost]);
+                prop_assert_eq!(header.shows_unwritten(body), sectors[lost]);
             }
         }
 
         #[test]
         fn arbitrary_sectors_never_panic(sector in proptest::collection::vec(any::<u8>(), SECTOR_BYTES)) {
             prop_assert!(BatchHeader::decode(&sector).is_err());
-            prop_assert!(SegmentHeader::decode_sector(&sector).is_err());
+            prop_assert!(SegmentHeader::decode_page(&sector.repeat(8)).is_err());
         }
     }
 
-    /// Beyond 1 MiB a bit stands for several sectors, and says less but nothing wrong.
+    /// Beyond a mebibyte there are map sectors: still one bit for each sector of entries.
     #[test]
-    fn a_large_batch_groups_its_sectors() {
-        let mut pages = vec![1; batch_bytes(3 << 20)];
+    fn a_large_batch_tells_each_unwritten_sector() {
+        let body_bytes = (3 << 20) - 100;
+        let mut pages = vec![1; SECTOR_BYTES + body_bytes];
         pages[SECTOR_BYTES * 10..SECTOR_BYTES * 11].fill(0);
-        batch_header(3 << 20).seal(&mut pages);
+        pages.resize(batch_bytes(body_bytes), 0);
+        batch_header(body_bytes).seal(&mut pages);
         let header = BatchHeader::decode(&pages[..SECTOR_BYTES]).unwrap();
-        assert_eq!(header.written.shift, 2);
-        let body = &mut pages[SECTOR_BYTES..];
-        assert!(!header.written.shows_unwritten(body));
-        body[SECTOR_BYTES * 8..SECTOR_BYTES * 9].fill(0);
-        assert!(!header.written.shows_unwritten(body), "its group holds zeros by right");
-        body[SECTOR_BYTES * 5000..SECTOR_BYTES * 5001].fill(0);
-        assert!(header.written.shows_unwritten(body));
+        let body = &pages[SECTOR_BYTES..];
+        assert!(!header.shows_unwritten(body));
+        // The sectors of entries, of which number 9 was zeros by right, and the two map sectors.
+        let sectors = body_bytes.div_ceil(SECTOR_BYTES) + map_sectors(body_bytes);
+        assert_eq!((map_sectors(body_bytes), body.len() / SECTOR_BYTES - sectors < 8), (2, true));
+        for lost in 0..sectors {
+            let mut missing = body.to_vec();
+            missing[lost * SECTOR_BYTES..][..SECTOR_BYTES].fill(0);
+            assert_eq!(header.shows_unwritten(&missing), lost != 9, "sector {lost}");
+        }
     }
 }

@@ -7,6 +7,8 @@ pub mod record;
 #[cfg(feature = "file")]
 mod catalog;
 #[cfg(feature = "file")]
+mod damage;
+#[cfg(feature = "file")]
 mod error;
 #[cfg(feature = "file")]
 mod format;
@@ -39,6 +41,9 @@ mod writer;
 
 #[cfg(all(test, feature = "file"))]
 mod tests;
+
+#[cfg(all(feature = "file", any(test, feature = "testing")))]
+pub mod testing;
 
 pub use record::{Entry, EntryId, Index, Kind, Term};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::{Damage, Error, LogId};
-use crate::format::{BATCH_BYTES_MAX, PAGE_BYTES, STATE_BYTES_MAX, Standing};
+use crate::format::{BATCH_BYTES_MAX, INDEX_MAX, PAGE_BYTES, STATE_BYTES_MAX, Standing};
 use crate::fs::{Fs, Lock, RealFs};
 use crate::open;
 use crate::reader::Reader;
@@ -36,8 +36,8 @@ impl Default for Options {
 /// Proof that a sync has returned: only [`Log::sync`] can make one. What it covers survives a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Durable {
-    last: Index,
-    batch: u64,
+    pub(crate) last: Index,
+    pub(crate) batch: u64,
 }
 
 /// Counts since the log was opened.
@@ -65,16 +65,11 @@ pub struct Stats {
 pub struct Log {
     id: LogId,
     reader: Reader,
-    state: State,
+    writer: Box<Writer>,
+    /// A write or a sync has failed: the writer is kept for what it knows, and writes no more.
+    poisoned: bool,
     /// Released last, when nobody works in the directory any more.
     _lock: Box<dyn Lock>,
-}
-
-#[derive(Debug)]
-enum State {
-    Open(Box<Writer>),
-    /// Takes no changes, and says why. The standing is the last one known.
-    Refusing(Error, Standing),
 }
 
 impl Durable {
@@ -109,7 +104,8 @@ impl Log {
     /// Opens the log in `dir`, which is created if it is absent, and recovers what a crash has left.
     ///
     /// What was durable before is there again, and is durable; of what was not, a prefix may be there, and is then
-    /// durable too. A log with damage is opened for reading only: [`Recovery::is_damaged`].
+    /// durable too. Damage cuts nothing: what is sound can be read, state can be appended, and entries again when what
+    /// is lost has been repaired or given up ([`Recovery::is_damaged`]).
     ///
     /// # Errors
     ///
@@ -132,12 +128,7 @@ impl Log {
     /// A log that takes changes.
     pub(crate) fn writable(writer: Writer, lock: Box<dyn Lock>) -> Log {
         let reader = Reader::new(writer.catalog.clone());
-        Log { id: writer.id, reader, state: State::Open(Box::new(writer)), _lock: lock }
-    }
-
-    /// A log that can only be read.
-    pub(crate) fn damaged(id: LogId, reader: Reader, damage: Damage, standing: Standing, lock: Box<dyn Lock>) -> Log {
-        Log { id, reader, state: State::Refusing(Error::Damaged { damage }, standing), _lock: lock }
+        Log { id: writer.id, reader, writer: Box::new(writer), poisoned: false, _lock: lock }
     }
 
     /// Stages consecutive entries, all of one batch: after a crash all of them are there, or none. If the first index is
@@ -147,11 +138,14 @@ impl Log {
     /// # Errors
     ///
     /// The entries are not consecutive or do not follow the log, the limits [`STATE_BYTES_MAX`] or [`BATCH_BYTES_MAX`]
-    /// are passed, the disk is full, or the log is damaged or poisoned. Nothing is staged then.
+    /// are passed, the disk is full, entries are lost, or the log is poisoned. Nothing is staged then.
     pub fn append(&mut self, entries: &[Entry], state: Option<&[u8]>) -> Result<(), Error> {
         let writer = self.writer()?;
         check_limits(entries, state)?;
         if let Some(first) = entries.first() {
+            if let Some(damage) = writer.damage().first() {
+                return Err(Error::Damaged { damage });
+            }
             let Standing { base, last, .. } = writer.standing();
             if first.index() <= base.index {
                 return Err(Error::Truncated { index: first.index(), base: base.index });
@@ -166,11 +160,12 @@ impl Log {
         writer.append(entries, state)
     }
 
-    /// Stages the removal of all entries after `last`. Nothing happens if there are none.
+    /// Stages the removal of all entries after `last`, lost ones too, which are thereby given up. Nothing happens if there
+    /// are none.
     ///
     /// # Errors
     ///
-    /// `last` lies below the base; or as for [`Log::append`].
+    /// `last` lies below the base or is lost itself; or as for [`Log::append`].
     pub fn truncate_suffix(&mut self, last: Index) -> Result<(), Error> {
         let reader = self.reader.clone();
         let writer = self.writer()?;
@@ -179,20 +174,58 @@ impl Log {
         if last < base.index {
             return Err(Error::OutOfRange { index: last, base: base.index, last: end.index });
         }
-        if last >= end.index {
+        let damage = writer.damage();
+        if last >= end.index && !damage.reaches(last.next()) {
             return Ok(());
         }
-        let last = writer.id_of(last, &reader)?;
+        if let Some(damage) = damage.at(last) {
+            return Err(Error::Damaged { damage });
+        }
+        let last = if last >= end.index { end } else { writer.id_of(last, &reader)? };
         writer.cut(base, last)
     }
 
-    /// Stages the removal of all entries: the log starts again after `base`.
+    /// Stages the removal of all entries, lost ones too: the log starts again after `base`.
     ///
     /// # Errors
     ///
     /// As for [`Log::append`].
     pub fn reset(&mut self, base: EntryId) -> Result<(), Error> {
-        self.writer()?.cut(base, base)
+        let writer = self.writer()?;
+        if base.index > INDEX_MAX {
+            return Err(Error::OutOfRange { index: base.index, base: Index::ZERO, last: INDEX_MAX });
+        }
+        writer.cut(base, base)
+    }
+
+    /// Puts true entries, which the caller has from elsewhere, in the place of lost ones, and returns when they are
+    /// durable. They are consecutive, and each of them is lost, or unreadable by now. What is lost at the end of the log,
+    /// how much nobody knows, is repaired from its first index on, and what remains of it is given up by
+    /// [`Log::truncate_suffix`].
+    ///
+    /// What is staged is written first.
+    ///
+    /// # Errors
+    ///
+    /// An entry is there already; or as for [`Log::append`] and [`Log::sync`].
+    pub fn repair(&mut self, entries: &[Entry]) -> Result<Durable, Error> {
+        check_limits(entries, None)?;
+        self.sync()?;
+        let reader = self.reader.clone();
+        let writer = self.writer()?;
+        let Some(first) = entries.first().map(Entry::index) else { return Ok(writer.durable()) };
+        let (end, damage) = (writer.standing().last.index.next(), writer.damage());
+        if first > end {
+            return Err(Error::NotConsecutive { expected: end, found: first });
+        }
+        for entry in entries {
+            let index = entry.index();
+            let lost = damage.at(index).is_some() || reader.read(index..index.next(), 0).is_err_and(|e| e.is_damage());
+            if !lost {
+                return Err(Error::NotLost { index });
+            }
+        }
+        self.or_poison(|writer| writer.fill(entries))
     }
 
     /// Stages the removal of the entries up to `upto`, which becomes the base. Segments that hold nothing else are
@@ -221,16 +254,7 @@ impl Log {
     /// A write or a sync failed: nothing is known about what was staged, and from now on every change is refused with
     /// [`Error::Poisoned`]. Close the log and open it again.
     pub fn sync(&mut self) -> Result<Durable, Error> {
-        let writer = self.writer()?;
-        match writer.sync() {
-            Ok(()) => Ok(Durable { last: writer.written.last.index, batch: writer.durable_batch }),
-            Err(error) => {
-                tracing::error!(%error, "log is poisoned");
-                let standing = writer.standing().clone();
-                self.state = State::Refusing(Error::Poisoned, standing);
-                Err(error)
-            }
-        }
+        self.or_poison(Writer::sync)
     }
 
     /// Reads what is durable, from any thread.
@@ -258,9 +282,20 @@ impl Log {
         self.standing().state.clone()
     }
 
-    /// Counts since the log was opened; zeros if it takes no changes.
+    /// Which entries are lost, in order, with what is staged. Until they are repaired ([`Log::repair`]) or given up
+    /// ([`Log::truncate_suffix`], [`Log::truncate_prefix`], [`Log::reset`]) the log takes no entries.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.writer.damage().ranges().to_vec()
+    }
+
+    /// Whether a newer state blob than [`Log::state`] may have been lost. A new one ends the doubt.
+    pub fn is_state_in_doubt(&self) -> bool {
+        self.standing().state_in_doubt
+    }
+
+    /// Counts since the log was opened.
     pub fn stats(&self) -> Stats {
-        if let State::Open(writer) = &self.state { writer.stats } else { Stats::default() }
+        self.writer.stats
     }
 
     /// Syncs what is staged and closes the log, so that the next opening finds nothing to do. (Dropping it loses what is
@@ -271,20 +306,38 @@ impl Log {
     /// As for [`Log::sync`].
     pub fn close(mut self) -> Result<(), Error> {
         self.sync()?;
-        self.writer()?.mark()
-    }
-
-    fn standing(&self) -> &Standing {
-        match &self.state {
-            State::Open(writer) => writer.standing(),
-            State::Refusing(_, standing) => standing,
+        match self.or_poison(Writer::mark) {
+            // Then the next opening writes the last batch once more.
+            Ok(_) | Err(Error::DiskFull { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
+    /// Whether an append of so many bytes would be staged without waiting for a segment.
+    pub(crate) fn is_ready(&mut self, bytes: usize) -> bool {
+        self.writer().is_ok_and(|writer| writer.is_ready(bytes))
+    }
+
+    fn standing(&self) -> &Standing {
+        self.writer.standing()
+    }
+
     fn writer(&mut self) -> Result<&mut Writer, Error> {
-        match &mut self.state {
-            State::Open(writer) => Ok(writer),
-            State::Refusing(error, _) => Err(error.clone()),
+        if self.poisoned { Err(Error::Poisoned) } else { Ok(&mut self.writer) }
+    }
+
+    /// Does what writes. If that fails, nothing is known about what it covered, and nothing is tried again.
+    fn or_poison(&mut self, write: impl FnOnce(&mut Writer) -> Result<(), Error>) -> Result<Durable, Error> {
+        let writer = self.writer()?;
+        match write(writer) {
+            Ok(()) => Ok(writer.durable()),
+            // Nothing was written.
+            Err(error @ Error::DiskFull { .. }) => Err(error),
+            Err(error) => {
+                tracing::error!(%error, "log is poisoned");
+                self.poisoned = true;
+                Err(error)
+            }
         }
     }
 }
@@ -294,6 +347,9 @@ fn check_limits(entries: &[Entry], state: Option<&[u8]>) -> Result<(), Error> {
     let state_bytes = state.map_or(0, <[u8]>::len);
     if state_bytes > STATE_BYTES_MAX {
         return too_large("a state blob", state_bytes, STATE_BYTES_MAX);
+    }
+    if let Some(last) = entries.last().filter(|last| last.index() > INDEX_MAX) {
+        return Err(Error::OutOfRange { index: last.index(), base: Index::ZERO, last: INDEX_MAX });
     }
     let bytes = entries.iter().map(|entry| entry.frame().len()).sum();
     if bytes > BATCH_BYTES_MAX {

@@ -5,9 +5,12 @@
 //!    not have; from here on, what is read can at least not vanish by a kill of this process.
 //! 3. Read all segment headers, then each segment, with reads and not through the map: a bad sector is then an error
 //!    and not a signal.
-//! 4. Replay (see `recovery`). With damage, stop here: the log can be read.
-//! 5. Start a new segment, and append to it, as one batch, what no header proves durable (a sync that failed may have
-//!    left it in the page cache only). When that is synced, the log is open.
+//! 4. Replay (see `recovery`).
+//! 5. Settle the newest segment: what was accepted there and no header proves durable is written again as it is (a sync
+//!    that failed may have left it in the page cache only), a torn batch and what follows it becomes zeros, all synced.
+//!    From here on everything accepted is durable, and nothing else is left to be found.
+//! 6. Go on writing where the newest segment ends; or, if something in it is damaged, in a new segment, whose header
+//!    says what is lost.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,15 +18,15 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use crate::error::{Error, LogId};
-use crate::format::{BatchHeader, Fault, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, VERSION, batch_bytes, is_zero};
+use crate::format::{
+    BATCHES_AT, BatchHeader, Fault, HEADER_PAGES, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, VERSION, is_zero,
+};
 use crate::fs::{Fs, Lock};
 use crate::log::{Log, Options, Stats, lock_path};
 use crate::pool::Pool;
-use crate::reader::Reader;
-use crate::record::Entry;
-use crate::recovery::{Recovery, Replay, Report, Source};
+use crate::recovery::{Recovery, Replay};
 use crate::scan::scan;
-use crate::segment::{PREPARE_NAME, Segment, path_of, seq_of};
+use crate::segment::{PREPARE_NAME, SPARE_NAME, Segment, path_of, seq_of};
 use crate::writer::{Position, Tail, Writer};
 
 /// A segment file and what its first page says.
@@ -33,13 +36,14 @@ struct Found {
 }
 
 /// What reading has found.
+#[derive(Debug, Default)]
 struct Read {
     id: Option<LogId>,
     replay: Replay,
-    /// Segments that stay, oldest first.
-    used: VecDeque<Arc<Segment>>,
-    /// Segments that were begun, and hold nothing.
-    empty: Vec<Arc<Segment>>,
+    /// All segments that were begun, oldest first.
+    segments: VecDeque<Arc<Segment>>,
+    /// Header and content of the newest of them, if it has a header.
+    newest: Option<(SegmentHeader, Vec<u8>)>,
 }
 
 pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options) -> Result<(Log, Recovery), Error> {
@@ -48,15 +52,9 @@ pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options) -> Result<(Log
     let mut files = find(&*fs, dir)?;
     let prepared = take_prepared(&mut files);
     check_ids(&files, options.expect)?;
-    let mut read = read(files);
-    let report = read.replay.finish();
-    let recovery = recovery(&read, report);
-    if let Report::Damaged { ranges, .. } = &recovery.report {
-        let damage = ranges.first().copied().expect("damage has a range");
-        let reader = Reader::new(Arc::new(RwLock::new(read.replay.catalog)));
-        let id = read.id.or(options.expect).unwrap_or(LogId([0; 16]));
-        return Ok((Log::damaged(id, reader, damage, read.replay.standing, lock), recovery));
-    }
+    let read = read(files);
+    let torn_bytes = settle(&read)?;
+    let recovery = recovery(&read, torn_bytes);
     let writer = start(fs, dir, options, read, prepared)?;
     Ok((Log::writable(writer, lock), recovery))
 }
@@ -72,8 +70,8 @@ fn lock(fs: &dyn Fs, dir: &Path) -> Result<Box<dyn Lock>, Error> {
 /// The segments of the directory, oldest first, synced.
 fn find(fs: &dyn Fs, dir: &Path) -> Result<Vec<Found>, Error> {
     let names = fs.list(dir).map_err(Error::io("list", dir))?;
-    if names.iter().any(|name| name == PREPARE_NAME) {
-        let path = dir.join(PREPARE_NAME);
+    for name in names.iter().filter(|name| [PREPARE_NAME, SPARE_NAME].contains(&name.as_str())) {
+        let path = dir.join(name);
         fs.remove(&path).map_err(Error::io("remove", &path))?;
     }
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| seq_of(name)).collect();
@@ -92,13 +90,12 @@ fn find(fs: &dyn Fs, dir: &Path) -> Result<Vec<Found>, Error> {
 }
 
 fn header_of(segment: &Segment) -> Result<SegmentHeader, Fault> {
-    match SegmentHeader::decode(&segment.read_page(0)) {
+    let first_batch = || BatchHeader::decode(&segment.read_page(HEADER_PAGES as u64)[..SECTOR_BYTES]);
+    match SegmentHeader::decode([&segment.read_page(0), &segment.read_page(1)]) {
         // A file under another's name is none we could place.
         Ok(header) if header.seq != segment.seq => Err(Fault::Unreadable),
         // Where there is a batch there was a header.
-        Err(Fault::Zeros) if BatchHeader::decode(&segment.read_page(1)[..SECTOR_BYTES]).is_ok() => {
-            Err(Fault::Unreadable)
-        }
+        Err(Fault::Zeros) if first_batch().is_ok() => Err(Fault::Unreadable),
         header => header,
     }
 }
@@ -129,45 +126,67 @@ fn check_ids(files: &[Found], expect: Option<LogId>) -> Result<(), Error> {
 }
 
 fn read(files: Vec<Found>) -> Read {
-    let first = files.iter().find_map(|found| found.header.as_ref().ok());
-    let mut replay = first.map_or_else(Replay::default, Replay::starting_at);
-    let id = first.map(|header| header.log_id);
-    let (mut used, mut empty) = (VecDeque::new(), Vec::new());
+    let Some(first) = files.iter().find_map(|found| found.header.as_ref().ok()) else {
+        let mut read = Read { segments: files.iter().map(|found| found.segment.clone()).collect(), ..Read::default() };
+        read.segments.iter().for_each(|_| read.replay.lose_segment());
+        read.replay.finish();
+        return read;
+    };
+    let mut read = Read { id: Some(first.log_id), replay: Replay::starting_at(first), ..Read::default() };
     for at in 0..files.len() {
         let (Found { segment, header }, later) = (&files[at], &files[at + 1..]);
+        read.segments.push_back(segment.clone());
         let Ok(header) = header else {
-            replay.lose_segment();
-            used.push_back(segment.clone());
+            read.replay.lose_segment();
+            read.newest = None;
             continue;
         };
-        let bytes = segment.read_all();
-        let scan = scan(&bytes, header, later.iter().find_map(|next| Some(next.header.as_ref().ok()?.next_batch)));
-        let empty_here = scan.found.is_empty();
-        replay.segment(Source { segment, bytes: &bytes }, header, scan, marked_by(later));
-        if empty_here { empty.push(segment.clone()) } else { used.push_back(segment.clone()) }
+        let bytes = segment.read_all(header.bytes);
+        // A segment goes as far as the next one takes over. If that does not say where, as far as there are batches.
+        let limit = later.iter().find_map(|next| Some(next.header.as_ref().ok()?.next_batch));
+        let found = scan(&bytes, header, limit);
+        read.replay.segment(segment, header, found, !later.is_empty());
+        read.newest = Some((header.clone(), bytes));
     }
-    Read { id, replay, used, empty }
+    read.replay.finish();
+    read
 }
 
-/// Up to which batch later segments prove everything durable. One that cannot be read was begun, hence proves all.
-fn marked_by(later: &[Found]) -> u64 {
-    let mark = |found: &Found| found.header.as_ref().map_or(u64::MAX, |header| header.durable_batch);
-    later.iter().map(mark).max().unwrap_or(0)
+/// Makes what was found in the newest segment the truth. Gives how much was written of a torn batch and after it, which
+/// are zeros then.
+///
+/// A crash on the way leaves the same batches to be found, or fewer of those that nobody was told are durable.
+fn settle(read: &Read) -> Result<u64, Error> {
+    let (Some(segment), Some((_, bytes))) = (read.segments.back(), &read.newest) else { return Ok(0) };
+    let tail = &read.replay.tail;
+    for range in &tail.unmarked {
+        segment.file.write_at(&bytes[range.clone()], range.start as u64).map_err(Error::io("write", &segment.path))?;
+    }
+    let mut torn_bytes = 0;
+    if let Some(start) = tail.torn_at {
+        let mut pages = bytes[start..].chunks(PAGE_BYTES);
+        torn_bytes = pages.rposition(|page| !is_zero(page)).map_or(0, |page| (page + 1) * PAGE_BYTES);
+        segment.file.write_at(&vec![0; torn_bytes], start as u64).map_err(Error::io("write", &segment.path))?;
+    }
+    if torn_bytes > 0 || !tail.unmarked.is_empty() {
+        segment.file.sync().map_err(Error::io("sync", &segment.path))?;
+    }
+    Ok(torn_bytes as u64)
 }
 
-fn recovery(read: &Read, report: Report) -> Recovery {
-    let (catalog, standing) = (&read.replay.catalog, &read.replay.standing);
+fn recovery(read: &Read, torn_bytes: u64) -> Recovery {
+    let Read { replay, segments, .. } = read;
     Recovery {
-        report,
-        base: standing.base,
-        last: standing.last,
-        entries_recovered: catalog.entries(),
-        entries_rewritten: read.replay.rewrite().map_or(0, |entries| entries.len() as u64),
-        segments: (read.used.len() + read.empty.len()) as u64,
+        report: replay.report(torn_bytes),
+        base: replay.standing.base,
+        last: replay.standing.last,
+        entries_recovered: replay.catalog.entries(),
+        entries_rewritten: replay.tail.unmarked_entries,
+        segments: segments.len() as u64,
     }
 }
 
-/// Starts a new segment on a log without damage, and writes there what is not proved durable.
+/// The writer goes on where the log ends.
 fn start(
     fs: Arc<dyn Fs>,
     dir: &Path,
@@ -175,15 +194,23 @@ fn start(
     read: Read,
     prepared: Vec<Arc<Segment>>,
 ) -> Result<Writer, Error> {
-    let Read { id, replay, used, empty } = read;
+    let Read { id, replay, mut segments, newest } = read;
     let id = id.or(options.expect).map_or_else(|| draw_id(&*fs, dir), Ok)?;
-    let rewrite = replay.rewrite();
-    let newest = used.iter().chain(&empty).map(|segment| segment.seq).max().unwrap_or(0);
-    let need = rewrite.as_deref().map_or(0, bytes_of);
-    let (segment, pool) = first_segment(&fs, dir, options, newest, prepared, need)?;
-    let (seq, chain, durable_batch) = (replay.seq, replay.chain, replay.durable_batch());
-    let position = Position { log_id: id, seq, durable_batch, chain };
-    let tail = Tail::start(&*fs, segment, &position, replay.durable_standing.clone())?;
+    let newest_seq = segments.back().map_or(0, |segment| segment.seq);
+    let ready = first_prepared(&*fs, options, newest_seq + 1, prepared)?;
+    let mut pool = Pool::new(fs.clone(), dir, options.segment_bytes, newest_seq + 1, ready, options.prepare_ahead)?;
+    let tail = match newest {
+        Some((header, _)) if !replay.tail.damaged => {
+            let segment = segments.pop_back().expect("the newest one");
+            Tail { segment, salt: header.salt, offset: replay.tail.end as u64 }
+        }
+        _ => {
+            let (standing, damage) = (&replay.standing, &replay.damage);
+            let position = Position { log_id: id, seq: replay.seq, chain: replay.chain, standing, damage };
+            Tail::start(&*fs, pool.take(BATCHES_AT as u64)?, &position)?
+        }
+    };
+    pool.prepare_ahead();
     let mut writer = Writer {
         fs,
         id,
@@ -191,64 +218,37 @@ fn start(
         catalog: Arc::new(RwLock::new(replay.catalog)),
         pool,
         tail,
-        older: used,
-        written: replay.durable_standing,
-        seq,
-        chain,
-        durable_batch,
+        older: segments,
+        written: replay.standing,
+        damage: replay.damage,
+        seq: replay.seq,
+        chain: replay.chain,
+        durable_batch: replay.seq,
         staged: Vec::new(),
         spare: Vec::new(),
         stats: Stats::default(),
     };
-    if let Some(entries) = rewrite {
-        writer.replace(replay.standing, &entries)?;
-        writer.mark()?;
-    }
-    writer.stats = Stats::default();
-    for segment in empty {
-        // Its header is superseded by the new one.
-        writer.fs.remove(&segment.path).map_err(Error::io("remove", &segment.path))?;
-    }
     writer.purge();
-    writer.pool.prepare_ahead();
     Ok(writer)
 }
 
-/// A segment with room for a batch of `need` bytes of entries: one left from before if there is one that fits.
-fn first_segment(
-    fs: &Arc<dyn Fs>,
-    dir: &Path,
+/// Of the segments that were prepared and never begun, the one that comes next, if it is good. The others are removed.
+fn first_prepared(
+    fs: &dyn Fs,
     options: Options,
-    newest: u64,
+    next_seq: u64,
     prepared: Vec<Arc<Segment>>,
-    need: usize,
-) -> Result<(Arc<Segment>, Pool), Error> {
-    let pool = |next| Pool::new(fs.clone(), dir, options.segment_bytes, next, options.prepare_ahead);
-    let mut reuse = None;
+) -> Result<Option<Arc<Segment>>, Error> {
+    let mut ready = None;
     for segment in prepared {
-        let next = segment.seq > newest && segment.bytes == options.segment_bytes;
-        if reuse.is_none() && next && is_zero(&segment.read_all()) {
-            reuse = Some(segment);
+        let next = segment.seq == next_seq && segment.bytes == options.segment_bytes;
+        if next && is_zero(&segment.read_all(segment.bytes)) {
+            ready = Some(segment);
         } else {
             fs.remove(&segment.path).map_err(Error::io("remove", &segment.path))?;
         }
     }
-    // Room for the batch that marks it durable, too.
-    let bytes_min = (2 * PAGE_BYTES + batch_bytes(need)) as u64;
-    match reuse {
-        Some(segment) if segment.bytes >= bytes_min => {
-            let next = segment.seq + 1;
-            Ok((segment, pool(next)?))
-        }
-        reuse => {
-            let mut pool = pool(reuse.map_or(newest + 1, |segment| segment.seq))?;
-            Ok((pool.take(bytes_min)?, pool))
-        }
-    }
-}
-
-fn bytes_of(entries: &[Entry]) -> usize {
-    entries.iter().map(|entry| entry.frame().len()).sum()
+    Ok(ready)
 }
 
 fn draw_id(fs: &dyn Fs, dir: &Path) -> Result<LogId, Error> {

@@ -88,6 +88,8 @@ fn entry_at(bytes: &bytes::Bytes, offset: usize, index: Index) -> Result<Entry, 
     let short = DecodeError::Short { needed: offset, present: bytes.len() };
     let mut rest = if offset <= bytes.len() { bytes.slice(offset..) } else { return Err(short) };
     let entry = Entry::split_from(&mut rest)?;
-    assert!(entry.index() == index, "a sound entry stands where the catalog says another does");
+    if entry.index() != index {
+        return Err(DecodeError::Misplaced { found: entry.index(), expected: index });
+    }
     Ok(entry)
 }

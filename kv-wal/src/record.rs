@@ -166,6 +166,14 @@ pub enum DecodeError {
         /// Over the bytes.
         computed: u32,
     },
+    /// A sound entry, but another than the one that belongs there: the disk has mixed up sectors.
+    #[error("entry {found} stands where {expected} belongs")]
+    Misplaced {
+        /// Index of the entry that was found.
+        found: Index,
+        /// Index of the one that belongs there.
+        expected: Index,
+    },
 }
 
 /// One encoded entry whose checksum has been verified (or just computed). Cloning costs a reference count.

@@ -12,24 +12,24 @@
 //! | unwritten | yes      | damaged: it was durable, whatever has happened to it since |
 //! | spoiled   | any      | damaged: a sector is all old or all new (A1), so a stop in mid-write leaves unwritten sectors, not others |
 //!
-//! The batches are then replayed in the order of their sequence numbers. One torn batch ends its segment: what follows
-//! it there was part of the same sync, which nobody saw return. It does not end the log: a later segment starts after a
-//! sync of everything before it, or after a recovery, and then its first batch overrides whatever was not marked.
+//! The batches are then replayed in the order of their sequence numbers. A torn batch ends the log: what follows it was
+//! part of the same sync, which nobody saw return. That is in the newest segment, since a segment is begun only when
+//! everything before it is durable.
 //!
 //! After a damaged run, the next sound header says what the log looked like: where it ended, where it began, and how
-//! often its end had been cut, and that bounds what the lost batches can have held.
+//! often its end had been cut, and that bounds what the lost batches can have held. Of a damaged batch whose own header
+//! is sound, entries whose checksums match are kept if a later header marks the batch durable.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::catalog::{Catalog, Change};
+use crate::catalog::{Catalog, Placed};
+use crate::damage::DamageList;
 use crate::error::Damage;
-use crate::format::{PAGE_BYTES, SECTOR_BYTES, SegmentHeader, Standing};
-use crate::record::{Entry, EntryId, Index};
-use crate::scan::{Batch, Evidence, Found, Scan};
+use crate::format::{SegmentHeader, Standing};
+use crate::record::{EntryId, Index};
+use crate::scan::{Batch, Evidence, Found};
 use crate::segment::Segment;
 
 /// What opening a log has found.
@@ -43,7 +43,7 @@ pub struct Recovery {
     pub last: EntryId,
     /// Entries that can be read.
     pub entries_recovered: u64,
-    /// Entries written again, because no later batch proves that they were durable.
+    /// Entries written once more, because nothing after them proves that they were durable.
     pub entries_rewritten: u64,
     /// Segments that were read.
     pub segments: u64,
@@ -59,9 +59,10 @@ pub enum Report {
         /// Bytes cut, up to the last sector that had been written.
         bytes: u64,
     },
-    /// Entries that may have been acknowledged are lost. The log can be read, and takes no appends.
+    /// Entries that may have been acknowledged are lost. The log takes no entries until they are repaired
+    /// ([`Log::repair`](crate::Log::repair)) or given up ([`Log::truncate_suffix`](crate::Log::truncate_suffix)).
     Damaged {
-        /// Which entries, in order; at least one range.
+        /// Which entries, in order. None, if only the state is in doubt.
         ranges: Vec<Damage>,
         /// Whether a newer state blob than [`Log::state`](crate::Log::state) may have been lost.
         state_in_doubt: bool,
@@ -90,43 +91,28 @@ fn judge(evidence: Evidence, marked_durable: bool) -> Verdict {
 pub(crate) struct Replay {
     pub(crate) catalog: Catalog,
     pub(crate) standing: Standing,
-    /// The standing after the last batch accepted that is marked durable.
-    pub(crate) durable_standing: Standing,
-    /// Highest batch that a header marks durable.
-    durable_batch: u64,
+    pub(crate) damage: DamageList,
     /// Last batch accepted.
     pub(crate) seq: u64,
     /// Checksum of its header.
     pub(crate) chain: u32,
-    /// Batches accepted above the durable mark.
-    unmarked: VecDeque<Unmarked>,
-    damage: Vec<Damage>,
-    /// Damaged batches since the last sound header.
-    lost: Option<Lost>,
-    torn_bytes: Option<u64>,
+    /// Batches are lost, and no sound header has followed.
+    lost: bool,
+    pub(crate) tail: TailFound,
 }
 
-/// A segment and its content as the disk gave it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Source<'a> {
-    pub(crate) segment: &'a Arc<Segment>,
-    pub(crate) bytes: &'a [u8],
-}
-
-#[derive(Debug)]
-struct Unmarked {
-    seq: u64,
-    first: Index,
-    entries: Vec<Entry>,
-    standing: Standing,
-}
-
-/// A damaged run that no sound header has followed yet.
-#[derive(Debug)]
-enum Lost {
-    /// One batch, whose own header is sound: it tells its range, and its state is not lost.
-    Known(Box<Standing>, Index),
-    Unknown,
+/// What the segment replayed last holds beyond what was proved durable.
+#[derive(Debug, Default)]
+pub(crate) struct TailFound {
+    /// End of the last batch accepted, in the segment.
+    pub(crate) end: usize,
+    /// Where the batches lie that were accepted without a mark.
+    pub(crate) unmarked: Vec<Range<usize>>,
+    pub(crate) unmarked_entries: u64,
+    /// Where a torn batch starts.
+    pub(crate) torn_at: Option<usize>,
+    /// Something there is damaged, or its place cannot be known.
+    pub(crate) damaged: bool,
 }
 
 impl Replay {
@@ -134,202 +120,138 @@ impl Replay {
     /// was purged, if all is well: so it counts as lost unless a later base passes it.
     pub(crate) fn starting_at(first: &SegmentHeader) -> Self {
         let standing = &first.standing;
-        let mut replay = Replay {
+        let mut damage = DamageList::default();
+        damage.add(standing.base.index.next(), standing.last.index.next());
+        Replay {
             catalog: Catalog::starting_at(standing.base, standing.last),
             standing: standing.clone(),
-            durable_standing: standing.clone(),
-            durable_batch: first.durable_batch,
+            damage,
             seq: first.next_batch - 1,
             chain: first.chain,
             ..Replay::default()
-        };
-        replay.lose(replay.standing.base.index.next(), replay.standing.last.index.next());
-        replay
+        }
     }
 
     /// A whole segment is unreadable.
     pub(crate) fn lose_segment(&mut self) {
-        self.lost = Some(Lost::Unknown);
-        self.torn_bytes = None;
+        self.lost = true;
+        self.tail = TailFound { damaged: true, ..TailFound::default() };
     }
 
-    /// Replays a segment, whose content is `bytes`. Batches up to `marked` are known durable from later segments.
-    pub(crate) fn segment(&mut self, from: Source<'_>, header: &SegmentHeader, scan: Scan, marked: u64) {
+    /// Replays a segment: its header, and what a scan has found in it. Everything in it is durable if another segment
+    /// was begun later.
+    pub(crate) fn segment(&mut self, segment: &Arc<Segment>, header: &SegmentHeader, found: Vec<Found>, later: bool) {
         self.header(header);
-        let inside = scan.found.iter().filter_map(|found| Some(found.batch.as_ref()?.header.durable_batch)).max();
-        let inside = inside.unwrap_or(0);
-        self.mark(inside);
-        for found in scan.found {
-            let verdict = judge(found.evidence, found.seq <= marked.max(inside));
-            if verdict != Verdict::Torn && found.seq == header.next_batch {
-                // The first batch of a segment builds on its header: on what was marked durable, and on nothing else.
-                self.standing.clone_from(&header.standing);
-            }
-            match verdict {
-                Verdict::Accept => {
-                    self.accept(from, found.offset, found.batch.expect("an intact batch has a header"));
+        self.tail = TailFound { end: crate::format::BATCHES_AT, ..TailFound::default() };
+        let inside = found.iter().filter_map(|found| Some(found.batch.as_ref()?.header.durable_batch)).max();
+        let marked = if later { u64::MAX } else { inside.unwrap_or(0) };
+        for found in found {
+            match judge(found.evidence, found.seq <= marked) {
+                Verdict::Accept => self.accept(segment, found, marked),
+                Verdict::Damaged => {
+                    self.tail.damaged = true;
+                    self.accept(segment, found, marked);
                 }
                 Verdict::Torn => {
-                    self.torn_bytes = Some(torn_bytes(&found, scan.residue_bytes));
+                    self.tail.torn_at = Some(found.offset);
                     break;
                 }
-                Verdict::Damaged => self.lost = Some(self.damaged(found)),
             }
         }
-        from.segment.publish(from.bytes.len());
+        // A file that has been shortened may claim more than it has.
+        segment.publish(self.tail.end.min(segment.bytes as usize));
     }
 
-    /// A segment header is sound: it says what the log looked like at its durable mark.
+    /// A segment header is sound: it says what the log looked like before the segment's first batch.
     fn header(&mut self, header: &SegmentHeader) {
-        self.mark(header.durable_batch);
-        if self.seq < header.durable_batch {
+        if self.lost || self.seq + 1 < header.next_batch {
             let next = &header.standing;
             self.bridge(next, next.last.index.next());
-            self.catalog.cut(next.last.index.next());
-            self.standing = next.clone();
-            self.durable_standing = next.clone();
+            self.standing.clone_from(next);
+            self.stand();
             (self.seq, self.chain) = (header.next_batch - 1, header.chain);
-            self.clip();
         }
+        // What was lost at the end of the segment before, its header alone remembers.
+        self.standing.state_in_doubt = header.standing.state_in_doubt;
+        self.damage.add_all(&header.damage);
     }
 
-    fn accept(&mut self, from: Source<'_>, offset: usize, batch: Batch) {
-        let Batch { header, offsets, runs } = batch;
-        let marked = header.seq <= self.durable_batch;
-        let body = &from.bytes[offset + SECTOR_BYTES..][..header.body_bytes as usize];
-        let entries = if marked { Some(Vec::new()) } else { entries_of(body) };
-        let Some(entries) = entries else {
-            self.lost = Some(Lost::Unknown);
+    /// Takes over what is left of a batch. One without a sound header only shows that something is lost.
+    fn accept(&mut self, segment: &Arc<Segment>, found: Found, marked: u64) {
+        let Found { seq, evidence, batch, offset } = found;
+        let Some(Batch { header, mut pieces }) = batch else {
+            self.lost = true;
             return;
         };
-        let first = header.first();
-        self.bridge(&header.standing, first);
-        let (base, last) = (header.standing.base, header.standing.last);
-        let offset = u32::try_from(offset).expect("segments are below 4 GiB");
-        self.catalog.apply(Change { base, last, segment: from.segment, offset, offsets: &offsets, runs: &runs });
-        self.standing.advance(&header.standing, first, header.cuts_end);
-        self.cut_damage(first);
-        self.clip();
-        self.torn_bytes = None;
-        (self.seq, self.chain) = (header.seq, header.crc);
-        if marked {
-            self.durable_standing.clone_from(&self.standing);
-        } else {
-            self.unmarked.push_back(Unmarked { seq: self.seq, first, entries, standing: self.standing.clone() });
+        if evidence != Evidence::Intact && seq > marked {
+            // It may be in the page cache only, and cannot be written again as it was.
+            pieces.clear();
         }
-    }
-
-    /// Batches up to `seq` are durable.
-    fn mark(&mut self, seq: u64) {
-        self.durable_batch = self.durable_batch.max(seq);
-        while self.unmarked.front().is_some_and(|batch| batch.seq <= self.durable_batch) {
-            self.durable_standing = self.unmarked.pop_front().expect("just seen").standing;
+        let (end, last) = (offset + header.total_bytes(), header.standing.last.index.next());
+        let first = if header.fills { last } else { header.first() };
+        self.bridge(&header.standing, first);
+        if header.cuts_end {
+            self.catalog.cut(first);
+            self.damage.cut(first);
+        }
+        self.damage.add(first, last);
+        for piece in &pieces {
+            let (offset, offsets, runs) = (offset as u32, &piece.offsets[..], &piece.runs[..]);
+            self.catalog.place(Placed { first: piece.first, segment, offset, offsets, runs });
+            self.damage.remove(piece.first, piece.end());
+        }
+        self.standing.advance(&header.standing, first, header.cuts_end);
+        self.stand();
+        (self.seq, self.chain, self.tail.end) = (seq, header.crc, end);
+        if evidence == Evidence::Intact && seq > marked {
+            self.tail.unmarked.push(offset..end);
+            self.tail.unmarked_entries += u64::from(header.count);
         }
     }
 
     /// From the log as replayed to the log that a sound header saw before it, and after which comes entry `first`:
     /// whatever must have been between them is lost. Between sound neighbours that is nothing.
     fn bridge(&mut self, next: &Standing, first: Index) {
-        let lost_from = match next.cuts.wrapping_sub(self.standing.cuts) {
-            0 => self.standing.last.index.next(),
+        let end = self.standing.last.index.next();
+        let cut = match next.cuts.wrapping_sub(self.standing.cuts) {
+            0 => None,
             // The lost batches cut once, and we know where.
-            1 => next.cut.min(self.standing.last.index.next()),
-            _ => self.standing.base.index.next(),
+            1 => Some(next.cut),
+            _ => Some(self.standing.base.index.next()),
         };
-        self.catalog.cut(lost_from);
-        self.cut_damage(lost_from);
-        self.lose(lost_from, first);
+        if let Some(cut) = cut {
+            self.catalog.cut(cut);
+            self.damage.cut(cut);
+        }
+        self.damage.add(cut.map_or(end, |cut| cut.min(end)), first);
         (self.standing.cuts, self.standing.cut) = (next.cuts, next.cut);
-        self.lost = None;
+        self.lost = false;
     }
 
-    fn lose(&mut self, from: Index, to: Index) {
-        if from < to {
-            self.damage.push(Damage { first: from, last: Some(to.prev()) });
-        }
-    }
-
-    fn damaged(&mut self, found: Found) -> Lost {
-        match (found.batch, &self.lost) {
-            (Some(batch), None) => {
-                let first = batch.header.first();
-                Lost::Known(Box::new(batch.header.standing), first)
-            }
-            _ => Lost::Unknown,
-        }
-    }
-
-    /// Entries from `first` on are overridden: their loss is of no account.
-    fn cut_damage(&mut self, first: Index) {
-        self.damage.retain(|damage| damage.first < first);
-        if let Some(damage) = self.damage.last_mut() {
-            damage.last = damage.last.map(|last| last.min(first.prev()));
-        }
-    }
-
-    /// Nor is the loss of entries up to the base.
-    fn clip(&mut self) {
-        let base = self.standing.base.index;
-        self.damage.retain(|damage| damage.last.is_none_or(|last| last > base));
-        if let Some(damage) = self.damage.first_mut() {
-            damage.first = damage.first.max(base.next());
-        }
+    /// The catalog follows the standing.
+    fn stand(&mut self) {
+        self.catalog.cut(self.standing.last.index.next());
+        self.catalog.stand(self.standing.base, self.standing.last);
+        self.damage.clip(self.standing.base.index);
     }
 
     /// All was replayed: what no sound header followed is lost for good.
-    pub(crate) fn finish(&mut self) -> Report {
-        let state_in_doubt = matches!(self.lost, Some(Lost::Unknown));
-        let end = self.standing.last.index.next();
-        match self.lost.take() {
-            Some(Lost::Known(next, first)) => {
-                self.catalog.cut(first);
-                self.cut_damage(first);
-                self.lose(first.min(end), next.last.index.next());
-                self.standing.state.clone_from(&next.state);
-            }
-            Some(Lost::Unknown) => self.damage.push(Damage { first: end, last: None }),
-            None => {}
+    pub(crate) fn finish(&mut self) {
+        if self.lost {
+            self.damage.add_open(self.standing.last.index.next());
+            self.standing.state_in_doubt = true;
         }
         self.catalog.set_damage(self.damage.clone());
-        match (self.damage.is_empty() && !state_in_doubt, self.torn_bytes) {
-            (false, _) => Report::Damaged { ranges: self.damage.clone(), state_in_doubt },
-            (true, Some(bytes)) => Report::Torn { bytes },
-            (true, None) => Report::Clean,
+    }
+
+    /// How the log was left. `torn_bytes` is what was written of a torn batch and after it.
+    pub(crate) fn report(&self, torn_bytes: u64) -> Report {
+        let state_in_doubt = self.standing.state_in_doubt;
+        if state_in_doubt || !self.damage.is_empty() {
+            return Report::Damaged { ranges: self.damage.ranges().to_vec(), state_in_doubt };
         }
+        if self.tail.torn_at.is_some() { Report::Torn { bytes: torn_bytes } } else { Report::Clean }
     }
-
-    /// The last batch that everything up to which is durable, by the marks or for want of any after it.
-    pub(crate) fn durable_batch(&self) -> u64 {
-        self.unmarked.front().map_or(self.seq, |batch| batch.seq - 1)
-    }
-
-    /// What no header proves durable, as one batch that replaces it: its entries, consecutive, up to the last of the log.
-    /// `None` if that is nothing. It must be one batch, since half of it would override entries that were acknowledged.
-    pub(crate) fn rewrite(&self) -> Option<Vec<Entry>> {
-        let mut entries: Vec<Entry> = Vec::new();
-        for batch in &self.unmarked {
-            entries.retain(|entry| entry.index() < batch.first);
-            entries.extend_from_slice(&batch.entries);
-        }
-        entries.retain(|entry| entry.index() > self.standing.base.index);
-        let changes = self.unmarked.iter().any(|batch| batch.standing != self.durable_standing);
-        changes.then_some(entries)
-    }
-}
-
-fn torn_bytes(found: &Found, residue_bytes: u64) -> u64 {
-    let readable = found.batch.as_ref().map_or(0, |batch| batch.header.total_bytes() as u64);
-    (readable + residue_bytes).max(PAGE_BYTES as u64)
-}
-
-/// A copy of the entries of a body; `None` if one does not match its own checksum.
-fn entries_of(body: &[u8]) -> Option<Vec<Entry>> {
-    let mut bytes = Bytes::copy_from_slice(body);
-    let mut entries = Vec::new();
-    while !bytes.is_empty() {
-        entries.push(Entry::split_from(&mut bytes).ok()?);
-    }
-    Some(entries)
 }
 
 impl Recovery {

@@ -4,7 +4,7 @@
 //! segment (same salt) with a later sequence number and goes on there; a payload cannot imitate one, since nobody outside
 //! knows the salt. What it finds is judged by `recovery`, which knows what later segments say.
 
-use crate::format::{BatchHeader, Fault, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, is_zero};
+use crate::format::{BATCHES_AT, BatchHeader, Fault, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, is_zero};
 use crate::record::{Entry, EntryId, HEADER_BYTES, Index, Term};
 
 /// What can be proved about a batch.
@@ -30,28 +30,29 @@ pub(crate) struct Found {
     pub(crate) offset: usize,
 }
 
-/// A batch with a sound header. The rest is known only if it is intact.
+/// A batch with a sound header.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) header: BatchHeader,
-    /// Of its entries, in the batch.
-    pub(crate) offsets: Vec<u32>,
-    pub(crate) runs: Vec<EntryId>,
+    /// Its entries: one piece if it is intact, otherwise what has sound checksums of its own.
+    pub(crate) pieces: Vec<Piece>,
 }
 
-/// All that a segment holds.
+/// Consecutive entries of a batch.
 #[derive(Debug)]
-pub(crate) struct Scan {
-    pub(crate) found: Vec<Found>,
-    /// From the end of the last batch with a sound header to the last sector that is not zeros.
-    pub(crate) residue_bytes: u64,
+pub(crate) struct Piece {
+    pub(crate) first: Index,
+    /// Of the entries, in the batch.
+    pub(crate) offsets: Vec<u32>,
+    /// First entry of each run of equal terms.
+    pub(crate) runs: Vec<EntryId>,
 }
 
 /// Walks `bytes`, a whole segment with header `segment`, as far as batch `limit` (exclusive), where the next segment
 /// takes over; to the end of what is there if none does.
-pub(crate) fn scan(bytes: &[u8], segment: &SegmentHeader, limit: Option<u64>) -> Scan {
+pub(crate) fn scan(bytes: &[u8], segment: &SegmentHeader, limit: Option<u64>) -> Vec<Found> {
     let mut found = Vec::new();
-    let (mut offset, mut seq, mut chain) = (PAGE_BYTES, segment.next_batch, Some(segment.chain));
+    let (mut offset, mut seq, mut chain) = (BATCHES_AT, segment.next_batch, Some(segment.chain));
     while limit.is_none_or(|limit| seq < limit) {
         match header_at(bytes, offset, segment.salt) {
             Ok(header) if header.seq == seq => {
@@ -74,9 +75,7 @@ pub(crate) fn scan(bytes: &[u8], segment: &SegmentHeader, limit: Option<u64>) ->
             }
         }
     }
-    let rest = bytes.get(offset..).unwrap_or_default();
-    let residue_sectors = rest.chunks(SECTOR_BYTES).rposition(|sector| !is_zero(sector)).map_or(0, |at| at + 1);
-    Scan { found, residue_bytes: (residue_sectors * SECTOR_BYTES) as u64 }
+    found
 }
 
 /// The header at `offset`, if it is one of this use of the file and its batch ends within it.
@@ -99,36 +98,56 @@ fn examine(header: BatchHeader, chain: Option<u32>, bytes: &[u8], offset: usize)
     let body = &bytes[offset + SECTOR_BYTES..offset + header.total_bytes()];
     // A batch without entries is all in its header.
     let sound = header.count == 0 || crc32c::crc32c(body) == header.body_crc;
-    let entries = if sound { walk(&header, body) } else { None };
-    let evidence = match &entries {
-        Some(_) if chain.is_none_or(|chain| chain == header.chain) => Evidence::Intact,
-        _ if !sound && header.written.shows_unwritten(body) => Evidence::Unwritten,
+    let chained = chain.is_none_or(|chain| chain == header.chain);
+    let pieces = pieces(&header, body, sound);
+    let whole = pieces.iter().map(|piece| piece.offsets.len()).sum::<usize>() == header.count as usize;
+    let evidence = match (sound, chained) {
+        (true, true) if whole => Evidence::Intact,
+        (false, _) if header.shows_unwritten(body) => Evidence::Unwritten,
         _ => Evidence::Spoiled,
     };
-    let (offsets, runs) = entries.unwrap_or_default();
-    Found { seq: header.seq, evidence, batch: Some(Batch { header, offsets, runs }), offset }
+    let pieces = if chained { pieces } else { Vec::new() };
+    Found { seq: header.seq, evidence, batch: Some(Batch { header, pieces }), offset }
 }
 
-/// Where the entries lie and where their terms change; `None` if they are not what the header says. Their own checksums
-/// are left for when they are read: the body's covers them.
-fn walk(header: &BatchHeader, body: &[u8]) -> Option<(Vec<u32>, Vec<EntryId>)> {
+/// The entries of a batch: where they lie and where their terms change. Of a `sound` body all of them, by what it says:
+/// the checksum of each is left for when it is read. Otherwise those whose own checksums match, as far as their lengths
+/// lead.
+fn pieces(header: &BatchHeader, body: &[u8], sound: bool) -> Vec<Piece> {
     let body = &body[..header.body_bytes as usize];
-    let mut offsets = Vec::with_capacity(header.count as usize);
-    let mut runs: Vec<EntryId> = Vec::new();
-    let mut at = 0;
-    while at < body.len() {
-        let frame_bytes = Entry::frame_bytes_of(&body[at..]).ok()?;
+    let mut pieces: Vec<Piece> = Vec::new();
+    let (mut at, mut count) = (0, 0);
+    while let Ok(frame_bytes) = Entry::frame_bytes_of(&body[at..])
+        && count < u64::from(header.count)
+    {
         let id = id_of(&body[at..at + HEADER_BYTES]);
-        if id.index != header.first().plus(offsets.len() as u64) {
-            return None;
+        let placed = header.fills || id.index == header.first().plus(count);
+        if placed && (sound || Entry::verify_first(&body[at..]).is_ok()) {
+            let last = pieces.last_mut().filter(|piece| piece.end() == id.index);
+            let offset = (SECTOR_BYTES + at) as u32;
+            match last {
+                Some(piece) => piece.push(id, offset),
+                None => pieces.push(Piece { first: id.index, offsets: vec![offset], runs: vec![id] }),
+            }
         }
-        if runs.last().is_none_or(|run| run.term != id.term) {
-            runs.push(id);
-        }
-        offsets.push((SECTOR_BYTES + at) as u32);
         at += frame_bytes;
+        count += 1;
     }
-    (offsets.len() == header.count as usize).then_some((offsets, runs))
+    pieces
+}
+
+impl Piece {
+    /// Index after its last entry.
+    pub(crate) fn end(&self) -> Index {
+        self.first.plus(self.offsets.len() as u64)
+    }
+
+    fn push(&mut self, id: EntryId, offset: u32) {
+        if self.runs.last().is_none_or(|run| run.term != id.term) {
+            self.runs.push(id);
+        }
+        self.offsets.push(offset);
+    }
 }
 
 /// Index and term of an encoded entry (see `record`), without its checksum.

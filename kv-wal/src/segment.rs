@@ -4,6 +4,7 @@
 //! when a batch is written. `fallocate` would not do: it leaves unwritten extents, each first write of which costs a
 //! metadata write at the next sync.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,8 +18,12 @@ use crate::fs::{File, Fs, Region};
 
 /// A segment in the making. There is at most one.
 pub(crate) const PREPARE_NAME: &str = "prepare.tmp";
+/// What was a segment and may become one again. There is at most one.
+pub(crate) const SPARE_NAME: &str = "spare.tmp";
 /// Zeros written by one call.
-const ZEROS_BYTES: usize = 1 << 20;
+const ZEROS_BYTES: usize = 256 << 10;
+/// Zeros synced at once.
+const SYNC_BYTES: u64 = 4 << 20;
 /// Bytes read by one call at recovery.
 const READ_BYTES: usize = 1 << 20;
 /// Stands for a page that the disk refuses to read. Not zeros, which would look never written.
@@ -60,30 +65,77 @@ pub(crate) fn seq_of(name: &str) -> Option<u64> {
     canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// Makes segment `seq` of `bytes` zeros, durable under its name, in place of one of that name.
-pub(crate) fn prepare(fs: &dyn Fs, dir: &Path, seq: u64, bytes: u64) -> Result<Arc<Segment>, Error> {
-    assert!(bytes.is_multiple_of(PAGE_BYTES as u64), "a segment is whole pages");
-    let (temporary, path) = (dir.join(PREPARE_NAME), path_of(dir, seq));
-    let write = || {
-        let file = fs.create(&temporary)?;
-        let zeros = vec![0; ZEROS_BYTES.min(bytes as usize)];
+/// Makes segments, of new files or of one that nobody needs any more.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
+    /// Zeros to write from.
+    zeros: Vec<u8>,
+    /// What was a segment, and lies under [`SPARE_NAME`].
+    spare: Option<Arc<Segment>>,
+}
+
+impl Maker {
+    pub(crate) fn new(fs: Arc<dyn Fs>, dir: &Path) -> Self {
+        Maker { fs, dir: dir.to_owned(), zeros: vec![0; ZEROS_BYTES], spare: None }
+    }
+
+    /// Makes segment `seq` of `bytes` zeros, durable under its name, in place of one of that name.
+    pub(crate) fn make(&mut self, seq: u64, bytes: u64) -> Result<Arc<Segment>, Error> {
+        assert!(bytes.is_multiple_of(PAGE_BYTES as u64), "a segment is whole pages");
+        let path = path_of(&self.dir, seq);
+        // Readers keep a segment alive: then it is no spare.
+        let spare = self.spare.take_if(|spare| spare.bytes == bytes && Arc::strong_count(spare) == 1);
+        let (temporary, file) = match spare {
+            Some(spare) => (self.dir.join(SPARE_NAME), Ok(spare.file.clone())),
+            None => (self.dir.join(PREPARE_NAME), self.fs.create(&self.dir.join(PREPARE_NAME))),
+        };
+        let recycles = temporary.ends_with(SPARE_NAME);
+        let made = file.and_then(|file| {
+            if recycles {
+                // Its old name must be gone for good before it loses what it holds.
+                self.fs.sync_dir(&self.dir)?;
+            }
+            self.fill(&*file, bytes)?;
+            self.fs.rename(&temporary, &path)?;
+            self.fs.sync_dir(&self.dir)?;
+            Ok(file)
+        });
+        match made {
+            Ok(file) => Segment::new(seq, path, file),
+            Err(error) => {
+                // On a full disk, the half-made file is what fills it. If it cannot be removed, the next attempt reuses it.
+                let _ = self.fs.remove(&temporary);
+                Err(Error::preparing(&path)(error))
+            }
+        }
+    }
+
+    /// Zeros from end to end, durable.
+    fn fill(&self, file: &dyn File, bytes: u64) -> io::Result<()> {
         let mut offset = 0;
         while offset < bytes {
-            let count = (bytes - offset).min(zeros.len() as u64);
-            file.write_at(&zeros[..count as usize], offset)?;
+            let count = (bytes - offset).min(self.zeros.len() as u64);
+            file.write_at(&self.zeros[..count as usize], offset)?;
             offset += count;
+            if offset.is_multiple_of(SYNC_BYTES) {
+                // Little by little, so that the syncs of the log beside it wait for little.
+                file.sync()?;
+            }
         }
-        file.sync()?;
-        fs.rename(&temporary, &path)?;
-        fs.sync_dir(dir)?;
-        Ok(file)
-    };
-    match write() {
-        Ok(file) => Segment::new(seq, path, file),
-        Err(error) => {
-            // On a full disk, the half-made file is what fills it. If it cannot be removed, the next attempt reuses it.
-            let _ = fs.remove(&temporary);
-            Err(Error::io("prepare", &path)(error))
+        file.sync()
+    }
+
+    /// Takes a segment that holds nothing any more out of the directory, and keeps it as a spare if there is none. An
+    /// error costs room only: the file is removed when the log is opened again.
+    pub(crate) fn discard(&mut self, segment: Arc<Segment>) {
+        let result = match &self.spare {
+            Some(spare) if Arc::strong_count(spare) == 1 => self.fs.remove(&segment.path),
+            _ => self.fs.rename(&segment.path, &self.dir.join(SPARE_NAME)).map(|()| self.spare = Some(segment.clone())),
+        };
+        if let Err(error) = result {
+            tracing::warn!(segment = %segment.path.display(), %error, "cannot remove a purged segment");
         }
     }
 }
@@ -108,11 +160,12 @@ impl Segment {
         Bytes::from_owner(Published { segment: self.clone(), range: start..end })
     }
 
-    /// The whole file as the disk has it, by reads: what the disk refuses becomes [`UNREADABLE_BYTE`], and is found by
-    /// its checksum like any other damage.
-    pub(crate) fn read_all(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.bytes as usize];
-        for (chunk, buffer) in bytes.chunks_mut(READ_BYTES).enumerate() {
+    /// The file as the disk has it, by reads: `bytes` of it. What the disk refuses, or the file has not, becomes
+    /// [`UNREADABLE_BYTE`], and is found by its checksum like any other damage.
+    pub(crate) fn read_all(&self, bytes: u64) -> Vec<u8> {
+        let mut all = vec![UNREADABLE_BYTE; bytes as usize];
+        let present = self.bytes.min(bytes) as usize;
+        for (chunk, buffer) in all[..present].chunks_mut(READ_BYTES).enumerate() {
             let offset = (chunk * READ_BYTES) as u64;
             if self.file.read_at(buffer, offset).is_ok() {
                 continue;
@@ -121,12 +174,12 @@ impl Segment {
                 self.read_or_spoil(buffer, offset + (page * PAGE_BYTES) as u64);
             }
         }
-        bytes
+        all
     }
 
-    /// A page, as [`Segment::read_all`] reads it; zeros after the end of a file that is shorter.
+    /// A page, as [`Segment::read_all`] reads it.
     pub(crate) fn read_page(&self, page: u64) -> Vec<u8> {
-        let mut buffer = vec![0; PAGE_BYTES];
+        let mut buffer = vec![UNREADABLE_BYTE; PAGE_BYTES];
         let offset = page * PAGE_BYTES as u64;
         let bytes = self.bytes.saturating_sub(offset).min(PAGE_BYTES as u64);
         self.read_or_spoil(&mut buffer[..bytes as usize], offset);

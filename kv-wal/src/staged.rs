@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::format::{BatchHeader, NonZeroMap, SECTOR_BYTES, Standing, batch_bytes};
+use crate::damage::DamageList;
+use crate::format::{BatchHeader, NO_BITMAP, SECTOR_BYTES, Standing, batch_bytes};
 use crate::record::{Entry, EntryId, Index, Term};
 use crate::segment::Segment;
 
@@ -19,8 +20,13 @@ pub(crate) struct Staged {
     pub(crate) offsets: Vec<u32>,
     /// First entry of each run of equal terms.
     pub(crate) runs: Vec<EntryId>,
-    /// Bytes of its segment from where it will be written to the end.
+    /// Whether it removes entries from the end of the log before it appends its own.
+    pub(crate) cuts: bool,
+    /// The first of its entries, which take the place of lost ones; `None` for a batch that follows the log.
+    pub(crate) fills: Option<Index>,
+    /// Bytes of its segment from where it will be written to the end, and those of them that no entries may take.
     room: u64,
+    reserve: u64,
     /// The segment it opens; `None` if it follows the batch before it.
     pub(crate) opens: Option<Arc<Segment>>,
 }
@@ -36,10 +42,25 @@ pub(crate) struct Seal {
 
 impl Staged {
     /// An empty batch that changes nothing. `buffer` is reused.
-    pub(crate) fn new(standing: Standing, mut buffer: Vec<u8>, room: u64, opens: Option<Arc<Segment>>) -> Self {
+    pub(crate) fn new(
+        standing: Standing,
+        mut buffer: Vec<u8>,
+        (room, reserve): (u64, u64),
+        opens: Option<Arc<Segment>>,
+    ) -> Self {
         buffer.clear();
         buffer.resize(SECTOR_BYTES, 0);
-        Staged { standing, buffer, offsets: Vec::new(), runs: Vec::new(), room, opens }
+        Staged {
+            standing,
+            buffer,
+            offsets: Vec::new(),
+            runs: Vec::new(),
+            cuts: false,
+            fills: None,
+            room,
+            reserve,
+            opens,
+        }
     }
 
     /// Whether a change can join: a cut only if no entry comes before it in the batch, entries only if the batch stays
@@ -47,7 +68,8 @@ impl Staged {
     pub(crate) fn accepts(&self, cuts: bool, more_bytes: usize, bytes_max: usize) -> bool {
         let body_bytes = self.buffer.len() - SECTOR_BYTES + more_bytes;
         let fits = self.offsets.is_empty() || body_bytes <= bytes_max;
-        fits && (!cuts || self.offsets.is_empty()) && batch_bytes(body_bytes) as u64 <= self.room
+        let reserve = if more_bytes == 0 { 0 } else { self.reserve };
+        fits && (!cuts || self.offsets.is_empty()) && batch_bytes(body_bytes) as u64 + reserve <= self.room
     }
 
     /// Bytes of its segment that are left for the next batch.
@@ -57,6 +79,30 @@ impl Staged {
 
     /// Takes consecutive entries, the last of which becomes the last of the log.
     pub(crate) fn append(&mut self, entries: &[Entry], state: Option<&[u8]>) {
+        self.take(entries);
+        if let Some(last) = entries.last() {
+            self.standing.last = last.id();
+        }
+        if let Some(state) = state {
+            self.standing.state = Some(Bytes::copy_from_slice(state));
+            self.standing.state_in_doubt = false;
+        }
+    }
+
+    /// Takes consecutive entries that take the place of lost ones. Only for a fresh batch.
+    pub(crate) fn fill(&mut self, entries: &[Entry]) {
+        self.fills = entries.first().map(Entry::index);
+        self.take(entries);
+        let last = entries.last().expect("a repair has entries").id();
+        if last.index > self.standing.last.index {
+            self.standing.last = last;
+        }
+    }
+
+    fn take(&mut self, entries: &[Entry]) {
+        let bytes: usize = entries.iter().map(|entry| entry.frame().len()).sum();
+        self.buffer.reserve(batch_bytes(self.buffer.len() - SECTOR_BYTES + bytes) - self.buffer.len());
+        self.offsets.reserve(entries.len());
         let mut term = self.runs.last().map(|_| self.standing.last.term);
         for entry in entries {
             let id = entry.id();
@@ -66,16 +112,28 @@ impl Staged {
             }
             self.offsets.push(self.buffer.len() as u32);
             self.buffer.extend_from_slice(entry.frame());
-            self.standing.last = id;
         }
-        if let Some(state) = state {
-            self.standing.state = Some(Bytes::copy_from_slice(state));
+    }
+
+    /// Index of its first entry; if it has none, the index after the last of the log.
+    pub(crate) fn first(&self) -> Index {
+        self.fills.unwrap_or_else(|| self.standing.first(self.offsets.len()))
+    }
+
+    /// What becomes of lost entries by it.
+    pub(crate) fn mend(&self, damage: &mut DamageList) {
+        let first = self.first();
+        if self.fills.is_some() {
+            damage.remove(first, first.plus(self.offsets.len() as u64));
+        } else if self.cuts {
+            damage.cut(first);
         }
+        damage.clip(self.standing.base.index);
     }
 
     /// The term of one of its entries.
     pub(crate) fn term(&self, index: Index) -> Option<Term> {
-        let first = self.standing.first(self.offsets.len());
+        let first = self.first();
         let run = self.runs.partition_point(|run| run.index <= index).checked_sub(1)?;
         (first <= index && index <= self.standing.last.index).then(|| self.runs[run].term)
     }
@@ -86,8 +144,10 @@ impl Staged {
         let body_bytes = self.buffer.len() - SECTOR_BYTES;
         self.buffer.resize(batch_bytes(body_bytes), 0);
         let (cuts, cut) = (before.cuts, before.cut);
-        let first = self.standing.first(self.offsets.len());
-        let cuts_end = first <= before.last.index;
+        // One that fills moves the end at most onwards.
+        let first = if self.fills.is_some() { self.standing.last.index.next() } else { self.first() };
+        assert!(self.cuts || first > before.last.index, "an override is a cut");
+        let cuts_end = self.cuts;
         let header = BatchHeader {
             salt: seal.salt,
             seq: seal.seq,
@@ -98,7 +158,8 @@ impl Staged {
             count: u32::try_from(self.offsets.len()).expect("limited by BATCH_BYTES_MAX"),
             standing: Standing { cuts, cut, ..self.standing.clone() },
             cuts_end,
-            written: NonZeroMap::EMPTY,
+            fills: self.fills.is_some(),
+            bitmap: NO_BITMAP,
             crc: 0,
         };
         before.advance(&self.standing, first, cuts_end);

@@ -5,21 +5,26 @@
 //!
 //! Each request owns a promise (see `ticket`), so that whatever becomes of the thread, nobody waits for ever.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::error::Error;
-use crate::log::{Log, Options};
+use crate::error::{Damage, Error};
+use crate::log::{Log, Options, Stats};
 use crate::reader::Reader;
 use crate::record::{Entry, EntryId, HEADER_BYTES, Index, Kind, Term};
-use crate::recovery::Recovery;
+use crate::recovery::{Recovery, Report};
 use crate::ticket::{Promise, Receipt, Ticket, lock, promise};
 
 /// Requests may wait for the disk up to this many bytes together; the next is refused with [`Error::Busy`].
 pub const QUEUE_BYTES_MAX: usize = 256 << 20;
+/// What a request is counted as beside its entries.
+const REQUEST_BYTES: usize = 256;
+/// Bytes of entries that are staged for one sync, unless one request alone has more.
+const SYNC_BYTES_MAX: usize = 16 << 20;
 
 /// A log with a thread that writes it. Dropping it writes what is queued, then closes the log.
 #[derive(Debug)]
@@ -39,11 +44,13 @@ pub struct Handle {
 struct Shared {
     queue: Mutex<Queue>,
     work: Condvar,
+    stats: Mutex<Stats>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    requests: Vec<Request>,
+    requests: VecDeque<Request>,
+    /// Of what waits, and of what is being written.
     bytes: usize,
     /// No request is taken any more.
     closed: bool,
@@ -52,14 +59,28 @@ struct Queue {
 #[derive(Debug)]
 struct Request {
     change: Change,
+    /// What it counts in the queue.
+    bytes: usize,
     promise: Promise,
 }
 
 #[derive(Debug)]
 enum Change {
-    Entries { entries: Vec<Entry>, state: Option<Bytes> },
-    Payloads { term: Term, stamp_ms: u64, kind: Kind, payloads: Vec<Bytes> },
+    Entries {
+        entries: Vec<Entry>,
+        state: Option<Bytes>,
+    },
+    Payloads {
+        term: Term,
+        stamp_ms: u64,
+        kind: Kind,
+        payloads: Vec<Bytes>,
+    },
     TruncatePrefix(EntryId),
+    TruncateSuffix(Index),
+    Reset(EntryId),
+    /// Changes nothing, and is answered when this index is durable.
+    Wait(Index),
 }
 
 impl Wal {
@@ -69,15 +90,18 @@ impl Wal {
     ///
     /// As for [`Log::open`], and [`Error::Damaged`] for a log with damage: open that with [`Log::open`] to read it.
     pub fn open(dir: &Path, options: Options) -> Result<(Wal, Recovery), Error> {
-        let (mut log, recovery) = Log::open(dir, options)?;
-        // Nothing is staged, so this only asks whether the log takes changes.
-        log.sync()?;
+        let (log, recovery) = Log::open(dir, options)?;
+        if let Report::Damaged { ranges, .. } = &recovery.report {
+            let first = log.last().index.next();
+            let damage = ranges.first().copied().unwrap_or(Damage { first, last: None });
+            return Err(Error::Damaged { damage });
+        }
         Ok((Wal::start(log, dir)?, recovery))
     }
 
     /// Starts the thread of an open log; `dir` names it in errors.
     pub(crate) fn start(log: Log, dir: &Path) -> Result<Wal, Error> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), work: Condvar::new() });
+        let shared = Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), stats: Mutex::default() });
         let handle = Handle { shared: shared.clone(), reader: log.reader() };
         let thread = thread::Builder::new().name("kv-wal".to_owned()).spawn(move || write_all(log, &shared));
         let thread = thread.map_err(Error::io("start a thread for", dir))?;
@@ -135,6 +159,26 @@ impl Handle {
         self.submit(Change::TruncatePrefix(upto), 0)
     }
 
+    /// Submits the removal of the entries after `last`, as [`Log::truncate_suffix`] does it.
+    pub fn truncate_suffix(&self, last: Index) -> Ticket {
+        self.submit(Change::TruncateSuffix(last), 0)
+    }
+
+    /// Submits the removal of all entries, as [`Log::reset`] does it.
+    pub fn reset(&self, base: EntryId) -> Ticket {
+        self.submit(Change::Reset(base), 0)
+    }
+
+    /// A ticket for the moment when the entry at `index` is durable, whoever appends it.
+    pub fn durable(&self, index: Index) -> Ticket {
+        self.submit(Change::Wait(index), 0)
+    }
+
+    /// Counts since the log was opened, as of the last sync.
+    pub fn stats(&self) -> Stats {
+        *lock(&self.shared.stats)
+    }
+
     /// Reads what is durable.
     pub fn reader(&self) -> Reader {
         self.reader.clone()
@@ -142,6 +186,7 @@ impl Handle {
 
     fn submit(&self, change: Change, bytes: usize) -> Ticket {
         let (promise, ticket) = promise();
+        let bytes = bytes.saturating_add(REQUEST_BYTES);
         let mut queue = lock(&self.shared.queue);
         if queue.closed {
             promise.keep(Err(Error::Closed));
@@ -149,7 +194,7 @@ impl Handle {
             promise.keep(Err(Error::Busy { queued_bytes: queue.bytes }));
         } else {
             queue.bytes += bytes;
-            queue.requests.push(Request { change, promise });
+            queue.requests.push_back(Request { change, bytes, promise });
             self.shared.work.notify_one();
         }
         ticket
@@ -162,35 +207,93 @@ impl Shared {
         self.work.notify_all();
     }
 
-    /// All that waits; at least one request, unless the queue is closed and empty.
-    fn take_all(&self) -> Vec<Request> {
+    /// What waits, up to [`SYNC_BYTES_MAX`]; at least one request, unless the queue is closed and empty.
+    fn take(&self) -> Vec<Request> {
         let mut queue = lock(&self.queue);
         while queue.requests.is_empty() && !queue.closed {
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        queue.bytes = 0;
-        std::mem::take(&mut queue.requests)
+        let mut bytes = 0;
+        let count = queue.requests.iter().take_while(|request| {
+            let first = bytes == 0;
+            bytes += request.bytes;
+            first || bytes <= SYNC_BYTES_MAX
+        });
+        let count = count.count();
+        queue.requests.drain(..count).collect()
+    }
+
+    /// Requests of so many bytes have been answered.
+    fn give_back(&self, bytes: usize) {
+        lock(&self.queue).bytes -= bytes;
     }
 }
 
-/// The thread: takes all that waits, stages it, syncs once, answers all.
-fn write_all(mut log: Log, shared: &Shared) -> Result<(), Error> {
+/// The thread: takes what waits, stages it, syncs once, answers all.
+fn write_all(log: Log, shared: &Shared) -> Result<(), Error> {
     let _guard = CloseOnExit(shared);
+    let mut round = Round { log, staged: Vec::new(), waiting: Vec::new() };
     loop {
-        let requests = shared.take_all();
+        let requests = shared.take();
         if requests.is_empty() {
-            return log.close();
+            return round.log.close();
         }
-        let mut staged = Vec::with_capacity(requests.len());
-        for Request { change, promise } in requests {
-            match stage(&mut log, change) {
-                Ok(range) => staged.push((range, promise)),
-                Err(error) => promise.keep(Err(error)),
+        let bytes = requests.iter().map(|request| request.bytes).sum();
+        round.write(requests);
+        *lock(&shared.stats) = round.log.stats();
+        shared.give_back(bytes);
+    }
+}
+
+/// What the thread works with.
+struct Round {
+    log: Log,
+    /// First and last index of each request that the next sync covers.
+    staged: Vec<(Index, Index, Promise)>,
+    /// Who waits for an index that is not there yet.
+    waiting: Vec<(Index, Promise)>,
+}
+
+impl Round {
+    fn write(&mut self, requests: Vec<Request>) {
+        let mut full = None;
+        for Request { change, bytes, promise } in requests {
+            let change = match change {
+                Change::Wait(index) => {
+                    self.waiting.push((index, promise));
+                    continue;
+                }
+                change => change,
+            };
+            let grows = matches!(change, Change::Entries { .. } | Change::Payloads { .. });
+            if grows && !self.staged.is_empty() && !self.log.is_ready(bytes) {
+                // Whoever is staged does not wait for a new segment as well.
+                self.sync();
+            }
+            // A full disk is asked once for all, not by each request anew.
+            let result = full.clone().filter(|_| grows).map_or_else(|| stage(&mut self.log, change), Err);
+            match result {
+                Ok((first, last)) => self.staged.push((first, last, promise)),
+                Err(error) => {
+                    full = if matches!(error, Error::DiskFull { .. }) { Some(error.clone()) } else { full };
+                    promise.keep(Err(error));
+                }
             }
         }
-        let result = log.sync();
-        for ((first, last), promise) in staged {
+        self.sync();
+    }
+
+    fn sync(&mut self) {
+        let result = self.log.sync();
+        for (first, last, promise) in self.staged.drain(..) {
             promise.keep(result.clone().map(|durable| Receipt { first, last, durable }));
+        }
+        let Ok(durable) = result else {
+            self.waiting.drain(..).for_each(|(_, promise)| promise.keep(Err(Error::Poisoned)));
+            return;
+        };
+        for (index, promise) in self.waiting.extract_if(.., |(index, _)| *index <= durable.last()) {
+            promise.keep(Ok(Receipt { first: index, last: index, durable }));
         }
     }
 }
@@ -207,10 +310,10 @@ fn stage(log: &mut Log, change: Change) -> Result<(Index, Index), Error> {
             log.append(&entries, None)?;
             entries
         }
-        Change::TruncatePrefix(upto) => {
-            log.truncate_prefix(upto)?;
-            Vec::new()
-        }
+        Change::TruncatePrefix(upto) => log.truncate_prefix(upto).map(|()| Vec::new())?,
+        Change::TruncateSuffix(last) => log.truncate_suffix(last).map(|()| Vec::new())?,
+        Change::Reset(base) => log.reset(base).map(|()| Vec::new())?,
+        Change::Wait(_) => Vec::new(),
     };
     let last = log.last().index;
     Ok((entries.first().map_or(last.next(), Entry::index), last))
@@ -234,6 +337,9 @@ impl Drop for CloseOnExit<'_> {
     fn drop(&mut self) {
         let mut queue = lock(&self.0.queue);
         queue.closed = true;
-        queue.requests.clear();
+        let requests = std::mem::take(&mut queue.requests);
+        drop(queue);
+        // Whoever is woken may come back to the queue.
+        drop(requests);
     }
 }

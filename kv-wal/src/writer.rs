@@ -3,20 +3,22 @@
 //! Why it is right:
 //!
 //! - Room comes first. A batch is staged only when the place it will be written to exists, in the tail or in a segment
-//!   taken from the pool, so a full disk is met before anything is accepted.
+//!   taken from the pool, so a full disk is met before anything is accepted. The last pages of a segment are kept for
+//!   batches without entries: a log on a full disk can still take state and be truncated, which makes room.
 //! - A new segment's header is written only after a sync of the old one, and synced before any batch follows. So a
 //!   header proves durable what came before it, and only the newest segment can be torn.
 //! - Readers see a batch when it is durable, never before: bytes that a failed sync may take back are seen by nobody.
 //! - After a failed write or sync nothing is tried again: the owner drops the writer, and the log is poisoned.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::catalog::{Catalog, Change};
+use crate::catalog::{Catalog, Placed};
+use crate::damage::DamageList;
 use crate::error::{Error, LogId};
-use crate::format::{PAGE_BYTES, SegmentHeader, Standing, batch_bytes};
+use crate::format::{BATCHES_AT, HEADER_PAGES, PAGE_BYTES, SegmentHeader, Standing, batch_bytes};
 use crate::fs::Fs;
-use crate::log::Stats;
+use crate::log::{Durable, Stats};
 use crate::pool::Pool;
 use crate::reader::Reader;
 use crate::record::{Entry, EntryId, Index};
@@ -35,6 +37,8 @@ pub(crate) struct Writer {
     pub(crate) older: VecDeque<Arc<Segment>>,
     /// What the log looks like after the last batch written.
     pub(crate) written: Standing,
+    /// Which entries are lost, after that batch.
+    pub(crate) damage: DamageList,
     /// Sequence number of the last batch written.
     pub(crate) seq: u64,
     /// Checksum of its header.
@@ -52,21 +56,26 @@ pub(crate) struct Writer {
 #[derive(Debug)]
 pub(crate) struct Tail {
     pub(crate) segment: Arc<Segment>,
-    salt: u64,
+    pub(crate) salt: u64,
     /// Where the next batch goes.
-    offset: u64,
+    pub(crate) offset: u64,
 }
 
 /// Where in the history of batches a segment begins.
 #[derive(Debug)]
-pub(crate) struct Position {
+pub(crate) struct Position<'a> {
     pub(crate) log_id: LogId,
-    /// The last batch written.
+    /// The last batch written, and the checksum of its header. It is durable.
     pub(crate) seq: u64,
-    /// The last batch known durable.
-    pub(crate) durable_batch: u64,
-    /// Checksum of the header of the last batch written.
     pub(crate) chain: u32,
+    pub(crate) standing: &'a Standing,
+    pub(crate) damage: &'a DamageList,
+}
+
+/// Bytes at the end of a segment of so many that are kept for batches without entries.
+pub(crate) const fn reserve_bytes(segment_bytes: u64) -> u64 {
+    let share = (segment_bytes / 256).next_multiple_of(PAGE_BYTES as u64);
+    if share < 2 * PAGE_BYTES as u64 { 2 * PAGE_BYTES as u64 } else { share }
 }
 
 /// A batch that has been written, and where.
@@ -78,26 +87,23 @@ struct Written {
 
 impl Tail {
     /// Begins a segment whose every byte is zero: its header is durable when this returns.
-    pub(crate) fn start(
-        fs: &dyn Fs,
-        segment: Arc<Segment>,
-        position: &Position,
-        standing: Standing,
-    ) -> Result<Tail, Error> {
+    pub(crate) fn start(fs: &dyn Fs, segment: Arc<Segment>, position: &Position<'_>) -> Result<Tail, Error> {
         let mut salt = [0; 8];
         fs.random(&mut salt).map_err(Error::io("draw a salt for", &segment.path))?;
         let header = SegmentHeader {
             log_id: position.log_id,
             seq: segment.seq,
+            bytes: segment.bytes,
             salt: u64::from_le_bytes(salt),
             next_batch: position.seq + 1,
-            durable_batch: position.durable_batch,
             chain: position.chain,
-            standing,
+            standing: position.standing.clone(),
+            damage: position.damage.clone(),
         };
-        segment.file.write_at(&header.encode(), 0).map_err(Error::io("write", &segment.path))?;
+        let pages = header.encode().repeat(HEADER_PAGES);
+        segment.file.write_at(&pages, 0).map_err(Error::io("write", &segment.path))?;
         segment.file.sync().map_err(Error::io("sync", &segment.path))?;
-        Ok(Tail { segment, salt: header.salt, offset: PAGE_BYTES as u64 })
+        Ok(Tail { segment, salt: header.salt, offset: BATCHES_AT as u64 })
     }
 
     fn room(&self) -> u64 {
@@ -111,17 +117,65 @@ impl Writer {
         self.staged.last().map_or(&self.written, |batch| &batch.standing)
     }
 
+    /// What is durable.
+    pub(crate) fn durable(&self) -> Durable {
+        Durable { last: self.written.last.index, batch: self.durable_batch }
+    }
+
+    /// Which entries are lost, with all that is staged.
+    pub(crate) fn damage(&self) -> DamageList {
+        let mut damage = self.damage.clone();
+        if !damage.is_empty() {
+            self.staged.iter().for_each(|batch| batch.mend(&mut damage));
+        }
+        damage
+    }
+
+    /// Whether a change with so many bytes of entries can be staged without waiting for a segment.
+    pub(crate) fn is_ready(&mut self, more_bytes: usize) -> bool {
+        let joins = |batch: &Staged| batch.accepts(false, more_bytes, self.batch_bytes_max);
+        self.staged.last().is_some_and(joins) || !self.rotates_for(more_bytes) || self.pool.is_ready()
+    }
+
+    /// Room that is left for batches after what is staged.
+    fn room(&self) -> u64 {
+        self.staged.last().map_or_else(|| self.tail.room(), Staged::room_after)
+    }
+
+    /// The segment that the last batch staged goes to.
+    fn segment(&self) -> &Arc<Segment> {
+        self.staged.iter().rev().find_map(|batch| batch.opens.as_ref()).unwrap_or(&self.tail.segment)
+    }
+
+    /// Whether a fresh batch needs another segment.
+    fn rotates_for(&self, more_bytes: usize) -> bool {
+        let reserve = if more_bytes == 0 { 0 } else { reserve_bytes(self.segment().bytes) };
+        batch_bytes(more_bytes) as u64 + reserve > self.room()
+    }
+
     /// The batch that a change goes to: the last one staged if it can take it, or a fresh one.
     pub(crate) fn batch(&mut self, cuts: bool, more_bytes: usize) -> Result<&mut Staged, Error> {
         if !self.staged.last().is_some_and(|batch| batch.accepts(cuts, more_bytes, self.batch_bytes_max)) {
-            let room = self.staged.last().map_or(self.tail.room(), Staged::room_after);
-            let need = batch_bytes(more_bytes) as u64;
-            let opens = if need > room { Some(self.pool.take(need + PAGE_BYTES as u64)?) } else { None };
-            let room = opens.as_ref().map_or(room, |segment| segment.bytes - PAGE_BYTES as u64);
-            let (standing, buffer) = (self.standing().clone(), std::mem::take(&mut self.spare));
-            self.staged.push(Staged::new(standing, buffer, room, opens));
+            self.fresh_batch(more_bytes)?;
         }
-        Ok(self.staged.last_mut().expect("just pushed"))
+        let batch = self.staged.last_mut().expect("there, or just pushed");
+        batch.cuts |= cuts;
+        Ok(batch)
+    }
+
+    fn fresh_batch(&mut self, more_bytes: usize) -> Result<(), Error> {
+        let opens = if self.rotates_for(more_bytes) {
+            // One that is made larger than usual for a large append has the same reserve.
+            let need = (BATCHES_AT + batch_bytes(more_bytes)) as u64;
+            Some(self.pool.take(need + reserve_bytes(2 * need))?)
+        } else {
+            None
+        };
+        let room = opens.as_ref().map_or_else(|| self.room(), |segment| segment.bytes - BATCHES_AT as u64);
+        let reserve = reserve_bytes(opens.as_ref().unwrap_or_else(|| self.segment()).bytes);
+        let (standing, buffer) = (self.standing().clone(), std::mem::take(&mut self.spare));
+        self.staged.push(Staged::new(standing, buffer, (room, reserve), opens));
+        Ok(())
     }
 
     /// Stages entries that follow the log or override its end.
@@ -158,13 +212,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes one batch that takes the log to `standing`, the end of which are `entries`.
-    pub(crate) fn replace(&mut self, standing: Standing, entries: &[Entry]) -> Result<(), Error> {
+    /// Puts entries in the place of lost ones, durably, and proves it: otherwise they would count as lost again.
+    pub(crate) fn fill(&mut self, entries: &[Entry]) -> Result<(), Error> {
+        self.sync()?;
         let bytes = entries.iter().map(|entry| entry.frame().len()).sum();
-        let batch = self.batch(true, bytes)?;
-        batch.append(entries, None);
-        batch.standing = standing;
-        self.sync()
+        self.fresh_batch(bytes)?;
+        self.staged.last_mut().expect("just pushed").fill(entries);
+        self.sync()?;
+        self.mark()
     }
 
     /// Writes what is staged, and returns when it is durable. An error leaves the writer unusable.
@@ -192,6 +247,7 @@ impl Writer {
         if let Some(segment) = batch.opens.take() {
             self.rotate(segment)?;
         }
+        batch.mend(&mut self.damage);
         let (salt, durable_batch, chain) = (self.tail.salt, self.durable_batch, self.chain);
         self.chain = batch.seal(&mut self.written, &Seal { salt, seq: self.seq + 1, durable_batch, chain });
         self.seq += 1;
@@ -206,9 +262,9 @@ impl Writer {
 
     fn rotate(&mut self, segment: Arc<Segment>) -> Result<(), Error> {
         self.sync_tail()?;
-        let position =
-            Position { log_id: self.id, seq: self.seq, durable_batch: self.durable_batch, chain: self.chain };
-        let tail = Tail::start(&*self.fs, segment, &position, self.written.clone())?;
+        let (standing, damage) = (&self.written, &self.damage);
+        let position = Position { log_id: self.id, seq: self.seq, chain: self.chain, standing, damage };
+        let tail = Tail::start(&*self.fs, segment, &position)?;
         self.older.push_back(std::mem::replace(&mut self.tail, tail).segment);
         self.stats.rotations += 1;
         Ok(())
@@ -224,33 +280,33 @@ impl Writer {
 
     /// Shows readers what has become durable.
     fn publish(&mut self, written: Vec<Written>) {
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         for Written { batch, segment, offset } in written {
             segment.publish(offset as usize + batch.buffer.len());
-            let (base, last) = (batch.standing.base, batch.standing.last);
-            let change = Change { base, last, segment: &segment, offset, offsets: &batch.offsets, runs: &batch.runs };
-            self.catalog_mut().apply(change);
+            if batch.cuts {
+                catalog.cut(batch.first());
+            }
+            let (first, offsets, runs) = (batch.first(), &batch.offsets[..], &batch.runs[..]);
+            catalog.place(Placed { first, segment: &segment, offset, offsets, runs });
+            catalog.stand(batch.standing.base, batch.standing.last);
             if batch.buffer.capacity() <= 2 * self.batch_bytes_max {
                 self.spare = batch.buffer;
             }
         }
+        if catalog.is_damaged() || !self.damage.is_empty() {
+            catalog.set_damage(self.damage.clone());
+        }
     }
 
-    fn catalog_mut(&self) -> RwLockWriteGuard<'_, Catalog> {
-        self.catalog.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Unlinks the oldest segments while nothing durable lies in them. In order, so that a crash leaves no gap.
+    /// Gives up the oldest segments while nothing durable lies in them. In order, so that a crash leaves no gap.
     pub(crate) fn purge(&mut self) {
-        let oldest = self.catalog_mut().oldest_segment().unwrap_or(self.tail.segment.seq);
-        while let Some(segment) = self.older.front()
-            && segment.seq < oldest
-        {
-            if let Err(error) = self.fs.remove(&segment.path) {
-                // Only room is lost, and the next sync tries again.
-                tracing::warn!(segment = %segment.path.display(), %error, "cannot remove a purged segment");
-                return;
-            }
-            self.older.pop_front();
+        if self.older.is_empty() {
+            return;
+        }
+        let oldest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).oldest_segment();
+        let oldest = oldest.unwrap_or(self.tail.segment.seq);
+        while let Some(segment) = self.older.pop_front_if(|segment| segment.seq < oldest) {
+            self.pool.discard(segment);
         }
     }
 }

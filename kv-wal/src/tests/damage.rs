@@ -5,14 +5,16 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::power_fs::PowerFs;
 use super::{SMALL, View, copy_dir, entries, entry, id, open, segments};
-use crate::format::{PAGE_BYTES, SECTOR_BYTES};
-use crate::record::Index;
+use crate::testing::SimFs;
+use bytes::BytesMut;
+
+use crate::format::{HEADER_PAGES, PAGE_BYTES, SECTOR_BYTES};
+use crate::record::{Entry, Index, Kind};
 use crate::{Damage, Error, Log, Options, Recovery, Report};
 
 /// Two segments: one with an override among its batches and a truncation, one with ordinary appends.
-fn history(dir: &Path) -> View {
+pub(super) fn history(dir: &Path) -> View {
     let (mut log, _) = open(dir);
     let sync = |log: &mut Log| log.sync().map(drop).unwrap();
     log.append(&entries(1, 1..=5), Some(b"one")).unwrap();
@@ -27,18 +29,29 @@ fn history(dir: &Path) -> View {
     sync(&mut log);
     log.append(&entries(3, 9..=10), None).unwrap();
     sync(&mut log);
-    log.close().unwrap();
-    let (mut log, _) = open(dir);
-    log.append(&entries(3, 11..=12), Some(b"three")).unwrap();
+    // Needs a segment of its own.
+    log.append(&[blank(3, 11, 45_000)], None).unwrap();
+    sync(&mut log);
+    log.append(&entries(3, 12..=12), Some(b"three")).unwrap();
     sync(&mut log);
     log.append(&entries(3, 13..=14), None).unwrap();
     sync(&mut log);
     View::of(&log)
 }
 
+/// An entry of zeros.
+fn blank(term: u64, index: u64, payload_bytes: usize) -> Entry {
+    Entry::encode(&mut BytesMut::new(), id(term, index), 0, Kind(1), &vec![0; payload_bytes])
+}
+
+/// Offset of a batch of the first segment: each of them takes one page.
+pub(super) const fn batch(number: usize) -> usize {
+    (HEADER_PAGES + number) * PAGE_BYTES
+}
+
 /// Opens a damaged log without syncs, which would be most of the time.
 fn open_quick(dir: &Path) -> (Log, Recovery) {
-    Log::open_with(Arc::new(PowerFs::over(dir)), dir, SMALL).unwrap()
+    Log::open_with(Arc::new(SimFs::over(dir).unwrap()), dir, SMALL).unwrap()
 }
 
 /// Whatever was done to the files of `dir`: the log is as it was, or says which of its entries are not.
@@ -61,9 +74,10 @@ fn check(dir: &Path, view: &View, what: &str) -> Recovery {
         }
     }
     assert!(*state_in_doubt || log.state() == view.state, "{what}: {recovery:?}");
+    assert_eq!(&log.damage(), ranges, "{what}");
     let next = log.last().index.get() + 1;
-    assert!(matches!(log.append(&[entry(9, next, 0)], None), Err(Error::Damaged { .. })));
-    assert!(matches!(log.sync(), Err(Error::Damaged { .. })));
+    let append = log.append(&[entry(9, next, 0)], None);
+    assert_eq!(matches!(append, Err(Error::Damaged { .. })), !ranges.is_empty(), "{what}");
     recovery
 }
 
@@ -101,7 +115,7 @@ fn a_lost_override_takes_what_it_may_have_overridden_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let view = history(dir.path());
     // The third batch, which overrode entries 4 to 9 by 4 to 6; the fourth begins at 7.
-    flip(&segments(dir.path())[0], 3 * PAGE_BYTES + 20);
+    flip(&segments(dir.path())[0], batch(2) + 20);
     let recovery = check(dir.path(), &view, "override");
     let lost = Damage { first: Index::new(4), last: Some(Index::new(6)) };
     assert_eq!(recovery.report, Report::Damaged { ranges: vec![lost], state_in_doubt: false });
@@ -112,10 +126,10 @@ fn damage_that_was_overridden_or_truncated_is_of_no_account() {
     let dir = tempfile::tempdir().unwrap();
     let view = history(dir.path());
     // The second batch brought 6 to 9, all of which the third overrode.
-    flip(&segments(dir.path())[0], 2 * PAGE_BYTES + 20);
+    flip(&segments(dir.path())[0], batch(1) + 20);
     assert!(!check(dir.path(), &view, "overridden").is_damaged());
     // The first brought 1 to 5, of which 1 to 3 are left.
-    flip(&segments(dir.path())[0], PAGE_BYTES + 600);
+    flip(&segments(dir.path())[0], batch(0) + 20);
     let pristine = tempfile::tempdir().unwrap();
     history(pristine.path());
     let (mut log, _) = open(pristine.path());
@@ -123,7 +137,7 @@ fn damage_that_was_overridden_or_truncated_is_of_no_account() {
     log.sync().unwrap();
     let view = View::of(&log);
     drop(log);
-    flip(&segments(pristine.path())[0], PAGE_BYTES + 600);
+    flip(&segments(pristine.path())[0], batch(0) + 20);
     assert!(!check(pristine.path(), &view, "truncated").is_damaged());
 }
 
@@ -131,14 +145,14 @@ fn damage_that_was_overridden_or_truncated_is_of_no_account() {
 fn zeros_where_a_durable_batch_was_are_damage_and_no_torn_write() {
     let dir = tempfile::tempdir().unwrap();
     let view = history(dir.path());
-    for (page, sectors) in [(2, 0..1), (4, 1..2), (4, 0..8), (6, 0..2)] {
+    for (number, sectors) in [(1, 0..1), (3, 1..2), (3, 0..8), (5, 0..2)] {
         let damaged = copy_dir(dir.path());
         let path = &segments(damaged.path())[0];
         let mut bytes = fs::read(path).unwrap();
-        bytes[page * PAGE_BYTES..][sectors.start * SECTOR_BYTES..sectors.end * SECTOR_BYTES].fill(0);
+        bytes[batch(number)..][sectors.start * SECTOR_BYTES..sectors.end * SECTOR_BYTES].fill(0);
         fs::write(path, bytes).unwrap();
         let recovery = check(damaged.path(), &view, "zeroed");
-        assert_eq!(recovery.is_damaged(), page != 2, "the second batch is overridden; {recovery:?}");
+        assert_eq!(recovery.is_damaged(), number != 1, "the second batch is overridden; {recovery:?}");
     }
 }
 
@@ -150,14 +164,14 @@ fn a_later_segment_proves_durable_what_its_own_does_not() {
     for index in 1..=3 {
         log.append(&[entry(1, index, 100)], None).unwrap();
     }
-    log.append(&[entry(1, 4, 60_000)], None).unwrap();
+    log.append(&[entry(1, 4, 47_000)], None).unwrap();
     log.sync().unwrap();
     let view = View::of(&log);
     drop(log);
     assert_eq!(segments(dir.path()).len(), 2);
     let path = &segments(dir.path())[0];
     let mut bytes = fs::read(path).unwrap();
-    bytes[2 * PAGE_BYTES..][..SECTOR_BYTES].fill(0);
+    bytes[batch(1)..][..SECTOR_BYTES].fill(0);
     fs::write(path, bytes).unwrap();
     let lost = Damage { first: Index::new(2), last: Some(Index::new(2)) };
     let recovery = check(dir.path(), &view, "one of three");
@@ -176,7 +190,48 @@ fn a_missing_or_shortened_segment_is_reported() {
         let path = &segments(damaged.path())[0];
         fs::File::options().write(true).open(path).unwrap().set_len(bytes as u64).unwrap();
         assert!(check(damaged.path(), &view, "shortened").is_damaged(), "{bytes} bytes");
+        let damaged = copy_dir(dir.path());
+        let path = segments(damaged.path()).pop().unwrap();
+        fs::File::options().write(true).open(path).unwrap().set_len(bytes as u64).unwrap();
+        assert!(check(damaged.path(), &view, "newest shortened").is_damaged(), "{bytes} bytes");
     }
+}
+
+/// A segment begun by a recovery, and its header lost: what that recovery had cut is not found again.
+#[test]
+fn what_was_cut_stays_cut_whatever_is_lost_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(dir.path(), Options { batch_bytes_max: 0, ..SMALL }).unwrap();
+    log.append(&entries(1, 1..=9), None).unwrap();
+    log.sync().unwrap();
+    // Of one sync, the second of two batches has arrived, which overrides, and the first has not.
+    log.append(&entries(1, 10..=12), None).unwrap();
+    log.append(&entries(2, 5..=6), None).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let path = segments(dir.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[batch(1)..][..PAGE_BYTES].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let (mut log, recovery) = open(dir.path());
+    assert_eq!((recovery.torn_bytes(), log.last()), (2 * PAGE_BYTES as u64, id(1, 9)));
+    for index in 10..=40 {
+        log.append(&[entry(3, index, 5000)], None).unwrap();
+        log.sync().unwrap();
+    }
+    let view = View::of(&log);
+    log.close().unwrap();
+    let paths = segments(dir.path());
+    assert!(paths.len() > 3);
+    for lost in 0..paths.len() {
+        let damaged = copy_dir(dir.path());
+        let path = &segments(damaged.path())[lost];
+        let mut bytes = fs::read(path).unwrap();
+        bytes[..HEADER_PAGES * PAGE_BYTES].fill(0xdb);
+        fs::write(path, bytes).unwrap();
+        assert!(check(damaged.path(), &view, &format!("header of segment {lost}")).is_damaged());
+    }
+    assert_eq!(View::of(&open(dir.path()).0), view);
 }
 
 /// Found on reading, long after opening: the entry is refused, its neighbours are not.
@@ -186,7 +241,7 @@ fn damage_after_opening_is_found_by_the_read() {
     let (mut log, _) = open(dir.path());
     log.append(&entries(1, 1..=3), None).unwrap();
     log.sync().unwrap();
-    flip(&segments(dir.path())[0], PAGE_BYTES + SECTOR_BYTES + 53 + 40);
+    flip(&segments(dir.path())[0], batch(0) + SECTOR_BYTES + 53 + 40);
     let reader = log.reader();
     let read = |from, to| reader.read(Index::new(from)..Index::new(to), usize::MAX);
     assert_eq!(read(1, 4).unwrap(), entries(1, 1..=1), "ends before the damage");
@@ -194,7 +249,7 @@ fn damage_after_opening_is_found_by_the_read() {
     assert_eq!(read(3, 4).unwrap(), entries(1, 3..=3));
 }
 
-fn flip(path: &Path, at: usize) {
+pub(super) fn flip(path: &Path, at: usize) {
     use std::os::unix::fs::FileExt;
     let file = fs::File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::power_fs::PowerFs;
+use super::damage::batch;
 use super::{SMALL, View, entries, entry, id, open, segments};
-use crate::format::VERSION;
+use crate::format::{PAGE_BYTES, VERSION};
 use crate::record::Index;
-use crate::{Error, Log, LogId, Options};
+use crate::testing::SimFs;
+use crate::{Damage, Error, Log, LogId, Options, Report};
 
 fn open_error(dir: &Path, options: Options) -> Error {
     Log::open(dir, options).expect_err("must be refused")
@@ -64,7 +65,7 @@ fn options_out_of_range_are_refused() {
 
 #[test]
 fn after_a_failed_sync_nothing_is_accepted_until_the_log_is_opened_again() {
-    let (dir, fs) = (tempfile::tempdir().unwrap(), PowerFs::new(1));
+    let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
     let (mut log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL).unwrap();
     log.append(&entries(1, 1..=3), None).unwrap();
     log.sync().unwrap();
@@ -96,7 +97,7 @@ fn after_a_failed_sync_nothing_is_accepted_until_the_log_is_opened_again() {
 fn a_full_disk_refuses_an_append_before_it_is_accepted_and_the_log_goes_on() {
     for prepare_ahead in [false, true] {
         let options = Options { prepare_ahead, ..SMALL };
-        let (dir, fs) = (tempfile::tempdir().unwrap(), PowerFs::new(1));
+        let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
         let (mut log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), options).unwrap();
         fs.set_full(true);
         let mut view = View::empty();
@@ -123,8 +124,107 @@ fn a_full_disk_refuses_an_append_before_it_is_accepted_and_the_log_goes_on() {
 
 #[test]
 fn a_full_disk_is_met_on_opening() {
-    let (dir, fs) = (tempfile::tempdir().unwrap(), PowerFs::new(1));
+    let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
     fs.set_full(true);
     let error = Log::open_with(Arc::new(fs), dir.path(), SMALL).expect_err("no room for a segment");
     assert!(matches!(error, Error::DiskFull { .. }), "{error}");
+}
+
+/// What makes room and what a vote needs go on where nothing can grow.
+#[test]
+fn a_full_disk_still_takes_state_and_is_truncated_and_goes_on() {
+    for prepare_ahead in [false, true] {
+        let options = Options { prepare_ahead, ..SMALL };
+        let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
+        let (mut log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), options).unwrap();
+        fs.set_full(true);
+        let mut index = 0;
+        while log.append(&[entry(1, index + 1, 5000)], None).is_ok() {
+            log.sync().unwrap();
+            index += 1;
+        }
+        log.append(&[], Some(b"vote")).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        let (mut log, recovery) = Log::open_with(Arc::new(fs.clone()), dir.path(), options).unwrap();
+        assert_eq!(
+            (recovery.last, log.state().as_deref()),
+            (id(1, index), Some(&b"vote"[..])),
+            "opened on a full disk"
+        );
+        assert!(matches!(log.append(&[entry(1, index + 1, 5000)], None), Err(Error::DiskFull { .. })));
+        log.truncate_suffix(Index::new(index - 1)).unwrap();
+        log.truncate_prefix(id(1, index - 2)).unwrap();
+        log.sync().unwrap();
+        fs.set_full(false);
+        log.append(&[entry(2, index, 5000)], None).unwrap();
+        log.sync().unwrap();
+        assert_eq!((log.base(), log.last()), (id(1, index - 2), id(2, index)));
+    }
+}
+
+#[test]
+fn a_purged_segment_becomes_another_one_when_no_reader_holds_it() {
+    let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
+    let (mut log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL).unwrap();
+    let mut held = Vec::new();
+    for index in 1..=400 {
+        log.append(&[entry(1, index, 5000)], None).unwrap();
+        log.sync().unwrap();
+        if index % 100 == 50 {
+            held.extend(log.reader().read(Index::new(index)..Index::new(index + 1), usize::MAX).unwrap());
+        }
+        log.truncate_prefix(id(1, index - 1)).unwrap();
+        log.sync().unwrap();
+    }
+    assert!(log.stats().rotations > 50 && fs.created() < 12, "{} files for {:?}", fs.created(), log.stats());
+    for (held, index) in held.iter().zip([50, 150, 250, 350]) {
+        assert_eq!(held, &entry(1, index, 5000), "what a reader holds is not written again");
+    }
+    drop(log);
+    assert_eq!(Log::open_with(Arc::new(fs), dir.path(), SMALL).unwrap().0.last(), id(1, 400));
+}
+
+#[test]
+fn one_unreadable_header_page_costs_nothing() {
+    let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
+    let (mut log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL).unwrap();
+    for index in 1..=30 {
+        log.append(&[entry(1, index, 5000)], Some(&[index as u8])).unwrap();
+        log.sync().unwrap();
+    }
+    let view = View::of(&log);
+    log.close().unwrap();
+    for (at, path) in segments(dir.path()).iter().enumerate() {
+        fs.spoil(path, if at % 2 == 0 { 700 } else { PAGE_BYTES + 700 });
+    }
+    let (log, recovery) = Log::open_with(Arc::new(fs), dir.path(), SMALL).unwrap();
+    assert_eq!((recovery.report, View::of(&log)), (Report::Clean, view));
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_damage_and_no_end() {
+    let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
+    let (mut log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL).unwrap();
+    for index in 1..=5 {
+        log.append(&[entry(1, index, 100)], None).unwrap();
+        log.sync().unwrap();
+    }
+    drop(log);
+    fs.spoil(&segments(dir.path())[0], batch(2) + 100);
+    let (log, recovery) = Log::open_with(Arc::new(fs), dir.path(), SMALL).unwrap();
+    let lost = Damage { first: Index::new(3), last: Some(Index::new(3)) };
+    assert_eq!(recovery.report, Report::Damaged { ranges: vec![lost], state_in_doubt: false });
+    assert_eq!(log.reader().read(Index::new(4)..Index::new(6), usize::MAX).unwrap().len(), 2);
+}
+
+/// A write that fails half way is as final as a sync that fails, and names neither a full disk nor success.
+#[test]
+fn a_failed_write_poisons() {
+    let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
+    let (mut log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL).unwrap();
+    fs.fail_write_after(0);
+    log.append(&entries(1, 1..=3), None).unwrap();
+    assert!(matches!(log.sync(), Err(Error::Io { action: "write", .. })));
+    assert!(matches!(log.append(&entries(1, 1..=3), None), Err(Error::Poisoned)));
 }

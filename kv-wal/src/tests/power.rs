@@ -9,14 +9,14 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::model::{Step, apply, step};
-use super::power_fs::{PowerFs, random};
 use super::{SMALL, View};
+use crate::testing::{SimFs, random};
 use crate::{Log, Options, Report};
 
 /// A log that is lost now and then, and the views that may be found after that.
 struct Life {
     dir: tempfile::TempDir,
-    fs: PowerFs,
+    fs: SimFs,
     seed: u64,
     options: Options,
     /// The durable one first, then what was staged, step by step.
@@ -27,7 +27,7 @@ struct Life {
 impl Life {
     fn new(seed: u64, batch_bytes_max: usize) -> Life {
         let options = Options { batch_bytes_max, ..SMALL };
-        let (dir, fs) = (tempfile::tempdir().unwrap(), PowerFs::new(seed));
+        let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(seed));
         Life { dir, fs, seed, options, possible: vec![View::empty()], losses: 0 }
     }
 
@@ -54,14 +54,17 @@ impl Life {
             let dir = tempfile::tempdir().unwrap();
             self.fs = self.fs.after_power_loss(random(&mut self.seed), dir.path());
             self.dir = dir;
+        } else if random(&mut self.seed).is_multiple_of(2) {
+            self.fs.evict().unwrap();
         }
         self.arm();
     }
 
     fn arm(&mut self) {
         let after = random(&mut self.seed) % 60;
-        match random(&mut self.seed) % 3 {
+        match random(&mut self.seed) % 4 {
             0 => self.fs.fail_sync_after(after),
+            1 => self.fs.fail_write_after(after),
             _ => self.fs.power_off_after(after),
         }
     }
@@ -101,7 +104,7 @@ proptest! {
 /// One history, with the power cut at each of its operations in turn, and then again at each operation of the opening.
 #[test]
 fn power_loss_at_every_operation_of_a_rotation_and_of_the_opening_after_it() {
-    let history = |fs: &PowerFs, dir: &Path| -> (Vec<View>, bool) {
+    let history = |fs: &SimFs, dir: &Path| -> (Vec<View>, bool) {
         let mut possible = vec![View::empty()];
         let Ok((mut log, _)) = Log::open_with(Arc::new(fs.clone()), dir, SMALL) else { return (possible, false) };
         for term in 0..6 {
@@ -123,7 +126,7 @@ fn power_loss_at_every_operation_of_a_rotation_and_of_the_opening_after_it() {
         (possible, true)
     };
     for cut in 0.. {
-        let (dir, fs) = (tempfile::tempdir().unwrap(), PowerFs::new(cut));
+        let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(cut));
         fs.power_off_after(cut);
         let (possible, finished) = history(&fs, dir.path());
         for second_cut in (0..40).step_by(3) {

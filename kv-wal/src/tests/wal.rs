@@ -9,9 +9,9 @@ use std::thread::{self, Thread};
 
 use bytes::Bytes;
 
-use super::power_fs::PowerFs;
 use super::{SMALL, entries, id, open};
 use crate::record::{Index, Kind, Term};
+use crate::testing::SimFs;
 use crate::{Error, Handle, Log, Receipt, Ticket, Wal};
 
 fn submit(handle: &Handle, payload: &str) -> Ticket {
@@ -64,7 +64,7 @@ fn what_any_thread_was_promised_is_there() {
 
 #[test]
 fn one_sync_covers_all_that_gathered_while_another_ran() {
-    let (dir, fs) = (tempfile::tempdir().unwrap(), PowerFs::new(1));
+    let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
     let (log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL).unwrap();
     let wal = Wal::start(log, dir.path()).unwrap();
     let tickets: Vec<Ticket> = fs.while_stalled(|| (0..50).map(|_| submit(&wal.handle(), "x")).collect());
@@ -74,7 +74,7 @@ fn one_sync_covers_all_that_gathered_while_another_ran() {
 
 #[test]
 fn a_failed_sync_answers_all_who_wait_and_all_who_come_later() {
-    let (dir, fs) = (tempfile::tempdir().unwrap(), PowerFs::new(1));
+    let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
     let (log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL).unwrap();
     let wal = Wal::start(log, dir.path()).unwrap();
     fs.fail_sync_after(0);

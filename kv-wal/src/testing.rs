@@ -1,8 +1,35 @@
-//! A disk that can lose power: real files show what the page cache would, and beside them is kept what is durable.
+//! A disk that fails: real files show what the page cache would, and beside them is kept what is durable.
 //!
 //! A write is durable after the file's sync, a name after the directory's. When the power goes, each sector of each
 //! write that was not synced is there or not, as the seed has it, and so is each change of a name up to some point. A
-//! sync can be made to fail: then what it should have covered is lost from the disk, while the cache goes on showing it.
+//! sync can be made to fail: then of what it should have covered any sectors are on the disk, while the cache goes on
+//! showing all of it, until it forgets ([`SimFs::evict`]). Besides: writes that fail or stop half way, a full disk, a
+//! disk that hangs, sectors that cannot be read, flipped bits.
+//!
+//! One `SimFs` is one disk with one directory. It implements the same traits as the real file system, so the log runs
+//! on it unchanged:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use kv_wal::testing::SimFs;
+//! use kv_wal::{Log, Options};
+//!
+//! let (dir, disk) = (tempfile::tempdir()?, SimFs::new(7));
+//! let options = Options { segment_bytes: 64 << 10, prepare_ahead: false, ..Options::default() };
+//! let (mut log, _) = Log::open_with(Arc::new(disk.clone()), dir.path(), options)?;
+//! log.append(&[], Some(b"synced"))?;
+//! log.sync()?;
+//! log.append(&[], Some(b"not synced"))?;
+//! drop(log);
+//!
+//! let after = tempfile::tempdir()?;
+//! let disk = disk.after_power_loss(8, after.path());
+//! let (log, _) = Log::open_with(Arc::new(disk), after.path(), options)?;
+//! assert_eq!(log.state().as_deref(), Some(&b"synced"[..]));
+//! # Ok(())
+//! # }
+//! ```
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,17 +57,25 @@ struct World {
     /// After so many operations the power goes, or a sync fails.
     power_off_at: Option<u64>,
     sync_fails_at: Option<u64>,
+    /// After so many operations a write fails, of which a part has been done.
+    write_fails_at: Option<u64>,
     full: bool,
+    /// Sectors of files that cannot be read.
+    unreadable: Vec<(PathBuf, usize)>,
+    /// Files made since the start.
+    created: u64,
     random: u64,
 }
 
+/// A simulated disk: see [`testing`](crate::testing). Clones are the same disk.
 #[derive(Clone, Debug)]
-pub(crate) struct PowerFs {
+pub struct SimFs {
     world: Arc<Mutex<World>>,
 }
 
 #[derive(Debug)]
-struct PowerFile {
+struct SimFile {
+    path: PathBuf,
     world: Arc<Mutex<World>>,
     image: Arc<Mutex<Image>>,
     live: Arc<dyn File>,
@@ -51,8 +86,8 @@ struct NoLock;
 
 impl Lock for NoLock {}
 
-/// Splitmix64.
-pub(crate) fn random(seed: &mut u64) -> u64 {
+/// The next number of a seed: splitmix64.
+pub fn random(seed: &mut u64) -> u64 {
     *seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *seed;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -89,56 +124,103 @@ fn put(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
     bytes[offset..offset + data.len()].copy_from_slice(data);
 }
 
-impl PowerFs {
+impl SimFs {
     /// An empty disk.
-    pub(crate) fn new(seed: u64) -> PowerFs {
+    pub fn new(seed: u64) -> SimFs {
         let world = World { random: seed, history: vec![Names::new()], ..World::default() };
-        PowerFs { world: Arc::new(Mutex::new(world)) }
+        SimFs { world: Arc::new(Mutex::new(world)) }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap()
+        self.world.lock().expect("no panic under this lock")
     }
 
-    /// The files that lie in `dir`, as if all of them were durable.
-    pub(crate) fn over(dir: &Path) -> PowerFs {
-        let fs = PowerFs::new(1);
-        let names: Names = std::fs::read_dir(dir).unwrap().map(|e| (e.unwrap().path(), Arc::default())).collect();
+    /// A disk with the files that lie in `dir`, all of them durable.
+    ///
+    /// # Errors
+    ///
+    /// As the system says.
+    pub fn over(dir: &Path) -> io::Result<SimFs> {
+        let fs = SimFs::new(1);
+        let mut names = Names::new();
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            let image = Image { durable: std::fs::read(&path)?, unsynced: Vec::new() };
+            names.insert(path, Arc::new(Mutex::new(image)));
+        }
+        fs.world().history = vec![names.clone()];
         fs.world().names = names;
-        fs
+        Ok(fs)
+    }
+
+    /// The first write after `operations` more fails, when some of its bytes have been written.
+    pub fn fail_write_after(&self, operations: u64) {
+        let mut world = self.world();
+        world.write_fails_at = Some(world.operations + operations);
+    }
+
+    /// The sector of a file at `offset` cannot be read any more, but by a map.
+    pub fn spoil(&self, path: &Path, offset: usize) {
+        self.world().unreadable.push((path.to_owned(), offset / SECTOR_BYTES));
+    }
+
+    /// Files that have been made.
+    pub fn created(&self) -> u64 {
+        self.world().created
+    }
+
+    /// Operations so far.
+    pub fn operations(&self) -> u64 {
+        self.world().operations
+    }
+
+    /// The page cache forgets: files show what the disk has, and what still waits to be written to it. No file may be
+    /// open.
+    ///
+    /// # Errors
+    ///
+    /// As the system says.
+    pub fn evict(&self) -> io::Result<()> {
+        for (path, image) in &self.world().names {
+            let image = image.lock().expect("no panic under this lock");
+            let mut bytes = image.durable.clone();
+            image.unsynced.iter().for_each(|(offset, data)| put(&mut bytes, *offset, data));
+            std::fs::write(path, bytes)?;
+        }
+        Ok(())
     }
 
     /// From now on there is no room for another byte, or there is again.
-    pub(crate) fn set_full(&self, full: bool) {
+    pub fn set_full(&self, full: bool) {
         self.world().full = full;
     }
 
     /// The disk does nothing until `during` has returned.
-    pub(crate) fn while_stalled<T>(&self, during: impl FnOnce() -> T) -> T {
+    pub fn while_stalled<T>(&self, during: impl FnOnce() -> T) -> T {
         let _world = self.world();
         during()
     }
 
     /// Whether the power has gone.
-    pub(crate) fn is_off(&self) -> bool {
+    pub fn is_off(&self) -> bool {
         let world = self.world();
         world.power_off_at.is_some_and(|at| world.operations > at)
     }
 
     /// The power goes after `operations` more.
-    pub(crate) fn power_off_after(&self, operations: u64) {
+    pub fn power_off_after(&self, operations: u64) {
         let mut world = self.world();
         world.power_off_at = Some(world.operations + operations);
     }
 
     /// The first sync after `operations` more fails.
-    pub(crate) fn fail_sync_after(&self, operations: u64) {
+    pub fn fail_sync_after(&self, operations: u64) {
         let mut world = self.world();
         world.sync_fails_at = Some(world.operations + operations);
     }
 
     /// Power comes back: a new disk that holds what this one kept, laid out in `dir`.
-    pub(crate) fn after_power_loss(&self, seed: u64, dir: &Path) -> PowerFs {
+    pub fn after_power_loss(&self, seed: u64, dir: &Path) -> SimFs {
         let mut seed = seed;
         let world = self.world();
         let candidates = world.history.iter().chain([&world.names]);
@@ -146,11 +228,11 @@ impl PowerFs {
         let mut names = Names::new();
         for (path, image) in candidates.clone().nth(pick).unwrap() {
             let path = dir.join(path.file_name().unwrap());
-            let durable = image.lock().unwrap().after_power_loss(&mut seed);
+            let durable = image.lock().expect("no panic under this lock").after_power_loss(&mut seed);
             std::fs::write(&path, &durable).unwrap();
             names.insert(path, Arc::new(Mutex::new(Image { durable, unsynced: Vec::new() })));
         }
-        let again = PowerFs::new(seed);
+        let again = SimFs::new(seed);
         again.world().history = vec![names.clone()];
         again.world().names = names;
         again
@@ -165,12 +247,12 @@ impl PowerFs {
         Ok(())
     }
 
-    fn file(&self, image: Arc<Mutex<Image>>, live: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(PowerFile { world: self.world.clone(), image, live })
+    fn file(&self, path: &Path, image: Arc<Mutex<Image>>, live: Arc<dyn File>) -> Arc<dyn File> {
+        Arc::new(SimFile { path: path.to_owned(), world: self.world.clone(), image, live })
     }
 }
 
-impl Fs for PowerFs {
+impl Fs for SimFs {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         RealFs.create_dir_all(dir)
     }
@@ -188,13 +270,14 @@ impl Fs for PowerFs {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let image = Arc::<Mutex<Image>>::default();
         self.rename_step(|names| drop(names.insert(path.to_owned(), image.clone())))?;
-        Ok(self.file(image, RealFs.create(path)?))
+        self.world().created += 1;
+        Ok(self.file(path, image, RealFs.create(path)?))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         self.world().step()?;
-        let image = self.world().names[path].clone();
-        Ok(self.file(image, RealFs.open(path)?))
+        let image = self.world().names.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.file(path, image, RealFs.open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -224,35 +307,54 @@ impl Fs for PowerFs {
     }
 }
 
-impl File for PowerFile {
+impl File for SimFile {
     fn bytes(&self) -> io::Result<u64> {
         self.live.bytes()
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let sectors = offset as usize / SECTOR_BYTES..(offset as usize + buffer.len()).div_ceil(SECTOR_BYTES);
+        let world = self.world.lock().expect("no panic under this lock");
+        if world.unreadable.iter().any(|(path, sector)| *path == self.path && sectors.contains(sector)) {
+            return Err(io::Error::other("the disk cannot read this sector"));
+        }
+        drop(world);
         self.live.read_at(buffer, offset)
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        let mut world = self.world.lock().unwrap();
+        let mut world = self.world.lock().expect("no panic under this lock");
         world.step()?;
         if world.full && offset + data.len() as u64 > self.live.bytes()? {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.image.lock().unwrap().unsynced.push((offset as usize, data.to_owned()));
-        self.live.write_at(data, offset)
+        let operations = world.operations;
+        let fails = world.write_fails_at.take_if(|at| operations > *at).is_some();
+        // Whole sectors: as for the disk, so for the page cache.
+        let sectors = data.len() as u64 / SECTOR_BYTES as u64 + 1;
+        let stopped = (random(&mut world.random) % sectors) as usize * SECTOR_BYTES;
+        let written = if fails { stopped } else { data.len() };
+        self.image
+            .lock()
+            .expect("no panic under this lock")
+            .unsynced
+            .push((offset as usize, data[..written].to_owned()));
+        self.live.write_at(&data[..written], offset)?;
+        if fails { Err(io::Error::other("the disk refuses")) } else { Ok(()) }
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut world = self.world.lock().unwrap();
+        let mut world = self.world.lock().expect("no panic under this lock");
         world.step()?;
         let fails = world.sync_fails_at.is_some_and(|at| world.operations > at);
-        let mut image = self.image.lock().unwrap();
-        let unsynced = std::mem::take(&mut image.unsynced);
+        let mut image = self.image.lock().expect("no panic under this lock");
         if fails {
             world.sync_fails_at = None;
+            image.durable = image.after_power_loss(&mut world.random);
+            image.unsynced.clear();
             return Err(io::Error::other("the disk refuses"));
         }
+        let unsynced = std::mem::take(&mut image.unsynced);
         unsynced.iter().for_each(|(offset, data)| put(&mut image.durable, *offset, data));
         Ok(())
     }
