@@ -20,6 +20,10 @@ mod log;
 mod map;
 #[cfg(feature = "file")]
 mod open;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 #[cfg(feature = "file")]
 mod pool;
 #[cfg(feature = "file")]

@@ -23,6 +23,7 @@ use crate::format::{
 };
 use crate::fs::{Fs, Lock};
 use crate::log::{Log, Options, Stats, lock_path};
+use crate::planted::{self, Mistake};
 use crate::pool::Pool;
 use crate::recovery::{Recovery, Replay};
 use crate::scan::scan;
@@ -159,14 +160,16 @@ fn read(files: Vec<Found>) -> Read {
 fn settle(read: &Read) -> Result<u64, Error> {
     let (Some(segment), Some((_, bytes))) = (read.segments.back(), &read.newest) else { return Ok(0) };
     let tail = &read.replay.tail;
-    for range in &tail.unmarked {
+    let again = if planted::is(Mistake::OpenedWithoutWritingAgain) { &[] } else { &tail.unmarked[..] };
+    for range in again {
         segment.file.write_at(&bytes[range.clone()], range.start as u64).map_err(Error::io("write", &segment.path))?;
     }
     let mut torn_bytes = 0;
     if let Some(start) = tail.torn_at {
         let mut pages = bytes[start..].chunks(PAGE_BYTES);
         torn_bytes = pages.rposition(|page| !is_zero(page)).map_or(0, |page| (page + 1) * PAGE_BYTES);
-        segment.file.write_at(&vec![0; torn_bytes], start as u64).map_err(Error::io("write", &segment.path))?;
+        let zeros = vec![0; if planted::is(Mistake::CutButNotErased) { 0 } else { torn_bytes }];
+        segment.file.write_at(&zeros, start as u64).map_err(Error::io("write", &segment.path))?;
     }
     if torn_bytes > 0 || !tail.unmarked.is_empty() {
         segment.file.sync().map_err(Error::io("sync", &segment.path))?;

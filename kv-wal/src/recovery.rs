@@ -28,6 +28,7 @@ use crate::catalog::{Catalog, Placed};
 use crate::damage::DamageList;
 use crate::error::Damage;
 use crate::format::{SegmentHeader, Standing};
+use crate::planted::{self, Mistake};
 use crate::record::{EntryId, Index};
 use crate::scan::{Batch, Evidence, Found};
 use crate::segment::Segment;
@@ -79,6 +80,10 @@ enum Verdict {
 
 /// The table of this file's head.
 fn judge(evidence: Evidence, marked_durable: bool) -> Verdict {
+    let (torn, end) = (planted::is(Mistake::DamagedTakenForTorn), planted::is(Mistake::DamagedTakenForTheEnd));
+    if evidence == Evidence::Spoiled && (torn && !marked_durable || end) {
+        return Verdict::Torn;
+    }
     match (evidence, marked_durable) {
         (Evidence::Intact, _) => Verdict::Accept,
         (Evidence::Unwritten, false) => Verdict::Torn,

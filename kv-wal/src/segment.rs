@@ -15,6 +15,7 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::format::PAGE_BYTES;
 use crate::fs::{File, Fs, Region};
+use crate::planted::{self, Mistake};
 
 /// A segment in the making. There is at most one.
 pub(crate) const PREPARE_NAME: &str = "prepare.tmp";
@@ -93,11 +94,13 @@ impl Maker {
         };
         let recycles = temporary.ends_with(SPARE_NAME);
         let made = file.and_then(|file| {
-            if recycles {
+            if recycles && !planted::is(Mistake::RecycledUnderItsOldName) {
                 // Its old name must be gone for good before it loses what it holds.
                 self.fs.sync_dir(&self.dir)?;
             }
-            self.fill(&*file, bytes)?;
+            if !(recycles && planted::is(Mistake::RecycledAsItIs)) {
+                self.fill(&*file, bytes)?;
+            }
             self.fs.rename(&temporary, &path)?;
             self.fs.sync_dir(&self.dir)?;
             Ok(file)

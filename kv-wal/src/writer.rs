@@ -19,6 +19,7 @@ use crate::error::{Error, LogId};
 use crate::format::{BATCHES_AT, HEADER_PAGES, PAGE_BYTES, SegmentHeader, Standing, batch_bytes};
 use crate::fs::Fs;
 use crate::log::{Durable, Stats};
+use crate::planted::{self, Mistake};
 use crate::pool::Pool;
 use crate::reader::Reader;
 use crate::record::{Entry, EntryId, Index};
@@ -89,7 +90,9 @@ impl Tail {
     /// Begins a segment whose every byte is zero: its header is durable when this returns.
     pub(crate) fn start(fs: &dyn Fs, segment: Arc<Segment>, position: &Position<'_>) -> Result<Tail, Error> {
         let mut salt = [0; 8];
-        fs.random(&mut salt).map_err(Error::io("draw a salt for", &segment.path))?;
+        if !planted::is(Mistake::RecycledAsItIs) {
+            fs.random(&mut salt).map_err(Error::io("draw a salt for", &segment.path))?;
+        }
         let header = SegmentHeader {
             log_id: position.log_id,
             seq: segment.seq,
@@ -261,7 +264,9 @@ impl Writer {
     }
 
     fn rotate(&mut self, segment: Arc<Segment>) -> Result<(), Error> {
-        self.sync_tail()?;
+        if !planted::is(Mistake::SealedSegmentNotSynced) {
+            self.sync_tail()?;
+        }
         let (standing, damage) = (&self.written, &self.damage);
         let position = Position { log_id: self.id, seq: self.seq, chain: self.chain, standing, damage };
         let tail = Tail::start(&*self.fs, segment, &position)?;
@@ -272,7 +277,9 @@ impl Writer {
 
     fn sync_tail(&mut self) -> Result<(), Error> {
         let segment = &self.tail.segment;
-        segment.file.sync().map_err(Error::io("sync", &segment.path))?;
+        if !planted::is(Mistake::NoSync) {
+            segment.file.sync().map_err(Error::io("sync", &segment.path))?;
+        }
         self.durable_batch = self.seq;
         self.stats.syncs += 1;
         Ok(())

@@ -82,7 +82,7 @@ fn check(dir: &Path, view: &View, what: &str) -> Recovery {
 }
 
 #[test]
-fn every_flipped_byte_is_harmless_or_reported() {
+pub(super) fn every_flipped_byte_is_harmless_or_reported() {
     let dir = tempfile::tempdir().unwrap();
     let view = history(dir.path());
     let damaged = copy_dir(dir.path());
@@ -92,7 +92,7 @@ fn every_flipped_byte_is_harmless_or_reported() {
         let bytes = fs::read(&path).unwrap();
         let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| (last + 1).next_multiple_of(PAGE_BYTES));
         // Padding is all alike: every byte where something is written, some of the zeros, and a page beyond the end.
-        let interesting = |at: &usize| bytes[*at] != 0 || at % SECTOR_BYTES < 60 || at.is_multiple_of(97);
+        let interesting = |at: &usize| bytes[*at] != 0 || at % SECTOR_BYTES < 8 || at.is_multiple_of(509);
         for at in (0..(end + PAGE_BYTES).min(bytes.len())).filter(interesting) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
@@ -107,7 +107,7 @@ fn every_flipped_byte_is_harmless_or_reported() {
             *(if recovery.is_damaged() { &mut reported } else { &mut harmless }) += 1;
         }
     }
-    assert!(reported > 1000 && harmless > 1000, "{reported} reported, {harmless} harmless");
+    assert!(reported > 500 && harmless > 500, "{reported} reported, {harmless} harmless");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn a_missing_or_shortened_segment_is_reported() {
 
 /// A segment begun by a recovery, and its header lost: what that recovery had cut is not found again.
 #[test]
-fn what_was_cut_stays_cut_whatever_is_lost_later() {
+pub(super) fn what_was_cut_stays_cut_whatever_is_lost_later() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = Log::open(dir.path(), Options { batch_bytes_max: 0, ..SMALL }).unwrap();
     log.append(&entries(1, 1..=9), None).unwrap();
@@ -215,7 +215,14 @@ fn what_was_cut_stays_cut_whatever_is_lost_later() {
     fs::write(&path, bytes).unwrap();
     let (mut log, recovery) = open(dir.path());
     assert_eq!((recovery.torn_bytes(), log.last()), (2 * PAGE_BYTES as u64, id(1, 9)));
-    for index in 10..=40 {
+    // It takes the place of the first of them; the second must not follow it.
+    log.append(&entries(3, 10..=10), None).unwrap();
+    log.sync().unwrap();
+    let view = View::of(&log);
+    drop(log);
+    let (mut log, recovery) = open(dir.path());
+    assert_eq!((recovery.report, View::of(&log)), (Report::Clean, view));
+    for index in 11..=40 {
         log.append(&[entry(3, index, 5000)], None).unwrap();
         log.sync().unwrap();
     }

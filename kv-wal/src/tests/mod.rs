@@ -3,6 +3,8 @@
 mod damage;
 mod faults;
 mod model;
+#[cfg(feature = "planted")]
+mod planted;
 mod power;
 mod repair;
 mod torn;

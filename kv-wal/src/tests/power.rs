@@ -14,7 +14,7 @@ use crate::testing::{SimFs, random};
 use crate::{Log, Options, Report};
 
 /// A log that is lost now and then, and the views that may be found after that.
-struct Life {
+pub(super) struct Life {
     dir: tempfile::TempDir,
     fs: SimFs,
     seed: u64,
@@ -25,7 +25,7 @@ struct Life {
 }
 
 impl Life {
-    fn new(seed: u64, batch_bytes_max: usize) -> Life {
+    pub(super) fn new(seed: u64, batch_bytes_max: usize) -> Life {
         let options = Options { batch_bytes_max, ..SMALL };
         let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(seed));
         Life { dir, fs, seed, options, possible: vec![View::empty()], losses: 0 }
@@ -69,7 +69,7 @@ impl Life {
         }
     }
 
-    fn run(&mut self, steps: &[Step]) {
+    pub(super) fn run(&mut self, steps: &[Step]) {
         let mut log = self.open();
         self.arm();
         for (term, step) in steps.iter().enumerate() {

@@ -85,7 +85,7 @@ fn a_write_stopped_after_any_sector_leaves_whole_batches() {
 }
 
 #[test]
-fn a_write_that_misses_any_one_sector_is_cut_there() {
+pub(super) fn a_write_that_misses_any_one_sector_is_cut_there() {
     let write = LastWrite::new();
     for missing in 0..write.sectors.len() {
         assert!(write.stop(|at| at != missing) < 3, "sector {missing}");
