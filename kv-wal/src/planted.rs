@@ -6,6 +6,7 @@ use std::cell::Cell;
 
 /// A mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "planted"), expect(unreachable_pub, reason = "public where tests can switch it on"))]
 pub enum Mistake {
     /// A sync says that it has been done, and has not.
     NoSync,

@@ -62,6 +62,29 @@ impl Reader {
         Ok(entries)
     }
 
+    /// The entries of `range` one by one, as far as the log goes, in bounded memory. An entry that cannot be read is an
+    /// error, and the last item.
+    ///
+    /// ```
+    /// # use kv_wal::{Entry, EntryId, Index, Kind, Log, Options, Term};
+    /// # fn main() -> Result<(), kv_wal::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (mut log, _) = Log::open(dir.path(), Options { segment_bytes: 1 << 20, ..Options::default() })?;
+    /// # let id = |index| EntryId::new(Term::new(1), Index::new(index));
+    /// # let mut buffer = bytes::BytesMut::new();
+    /// # let entries: Vec<Entry> = (1..=3).map(|n| Entry::encode(&mut buffer, id(n), 0, Kind(1), b"x")).collect();
+    /// log.append(&entries, None)?;
+    /// log.sync()?;
+    /// let indexes: Result<Vec<Index>, _> =
+    ///     log.reader().iter(Index::new(2)..Index::new(9)).map(|entry| Ok(entry?.index())).collect();
+    /// assert_eq!(indexes?, [Index::new(2), Index::new(3)]);
+    /// # log.close()
+    /// # }
+    /// ```
+    pub fn iter(&self, range: Range<Index>) -> impl Iterator<Item = Result<Entry, Error>> + use<> {
+        Entries { reader: self.clone(), range, chunk: Vec::new().into_iter() }
+    }
+
     /// The term of an entry, or of the base; `None` if the entry is not in the log, or damaged.
     pub fn term(&self, index: Index) -> Option<Term> {
         self.catalog().term(index)
@@ -80,6 +103,41 @@ impl Reader {
     /// The first entry of each run of equal terms, in order.
     pub fn term_runs(&self) -> Vec<EntryId> {
         self.catalog().runs()
+    }
+}
+
+/// Reads chunk by chunk.
+struct Entries {
+    reader: Reader,
+    /// What has not been read yet.
+    range: Range<Index>,
+    chunk: std::vec::IntoIter<Entry>,
+}
+
+/// Bytes of entries that an iterator reads at once.
+const CHUNK_BYTES: usize = 256 << 10;
+
+impl Iterator for Entries {
+    type Item = Result<Entry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(entry) = self.chunk.next() {
+            return Some(Ok(entry));
+        }
+        if self.range.is_empty() || self.range.start > self.reader.last().index {
+            return None;
+        }
+        match self.reader.read(self.range.clone(), CHUNK_BYTES) {
+            Ok(entries) => {
+                self.range.start = self.range.start.plus(entries.len() as u64);
+                self.chunk = entries.into_iter();
+                self.chunk.next().map(Ok)
+            }
+            Err(error) => {
+                self.range.end = self.range.start;
+                Some(Err(error))
+            }
+        }
     }
 }
 
