@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
@@ -16,6 +16,7 @@ use super::checkpoints::Checkpoints;
 use super::replicated::{Effect, Replicated};
 use super::shared::{Answer, Shared, mark_of};
 use super::task::Own;
+use super::threads;
 use super::traits::{LogReader, StateMachine};
 use crate::types::{Entry, EntryId, Index, NodeId};
 
@@ -64,21 +65,8 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
     /// Starts the thread. It ends when the sender is dropped.
     pub(crate) fn spawn(self) -> std::io::Result<(Sender<ApplyTask>, JoinHandle<()>)> {
         let (sender, receiver) = channel();
-        let thread = thread::Builder::new().name("kv-apply".into()).spawn(move || self.guarded_run(&receiver))?;
+        let thread = threads::spawn("apply", self.core.clone(), move || self.run(&receiver))?;
         Ok((sender, thread))
-    }
-
-    /// A panicking state machine stops the node instead of leaving its clients waiting.
-    fn guarded_run(self, tasks: &Receiver<ApplyTask>) {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.run(tasks)));
-        let reason = match outcome {
-            Ok(Ok(())) => return,
-            Ok(Err(reason)) => reason,
-            Err(_) => "the state machine panicked".to_owned(),
-        };
-        error!(%reason, "applying has failed; this node leaves the cluster until it is restarted");
-        // The core may have ended first.
-        let _ = self.core.send(Own::Failed(reason));
     }
 
     fn run(&self, tasks: &Receiver<ApplyTask>) -> Result<(), String> {
@@ -203,8 +191,9 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
                 Err(error) => error!(%error, last = %meta.last, "no checkpoint could be written; the log is kept"),
             }
             running.store(false, Ordering::Release);
+            Ok(())
         };
-        match thread::Builder::new().name("kv-checkpoint".into()).spawn(write) {
+        match threads::spawn("checkpoint", self.core.clone(), write) {
             Ok(thread) => progress.checkpoint_thread = Some(thread),
             Err(error) => {
                 error!(%error, "no thread for a checkpoint; the log is kept");

@@ -65,7 +65,7 @@ impl ReplicaConfig {
         if ids.len() > 7 {
             return Err(StartError::Peers { reason: "at most 7 voters are supported" });
         }
-        Ok(())
+        Ok(self.raft.validate()?)
     }
 }
 
@@ -78,6 +78,9 @@ pub enum StartError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// The settings of the Raft core contradict each other.
+    #[error("options: {0}")]
+    Options(#[from] raft::OptionsError),
     /// The log could not be read or written.
     #[error("log: {0}")]
     Log(#[from] LogError),

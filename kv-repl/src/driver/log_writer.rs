@@ -5,13 +5,13 @@
 //! messages in flight at a follower).
 
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::error;
 
 use super::identity::NodeState;
 use super::task::Own;
+use super::threads;
 use super::traits::{Log, LogError};
 use crate::raft::{Durable, Write};
 use crate::types::{EntryId, Member};
@@ -31,14 +31,9 @@ pub(crate) fn spawn<L: Log>(
     core: UnboundedSender<Own>,
 ) -> std::io::Result<(Sender<LogTask>, JoinHandle<()>)> {
     let (sender, receiver) = channel();
-    let run = move || {
-        if let Err(failure) = run(log, me, &receiver, &core) {
-            error!(error = %failure, "the log has failed; this node leaves the cluster until it is restarted");
-            // The core may have ended first.
-            let _ = core.send(Own::Failed(format!("log: {failure}")));
-        }
-    };
-    let thread = thread::Builder::new().name("kv-log".into()).spawn(run)?;
+    let thread = threads::spawn("log", core.clone(), move || {
+        run(log, me, &receiver, &core).map_err(|failure| failure.to_string())
+    })?;
     Ok((sender, thread))
 }
 

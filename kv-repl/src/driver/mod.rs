@@ -21,6 +21,7 @@ mod shared;
 mod snapshots;
 mod start;
 mod task;
+mod threads;
 pub(crate) mod traits;
 
 pub use replicated::state_hash;

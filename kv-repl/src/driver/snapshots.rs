@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::applier::Received;
 use super::checkpoints::{Checkpoints, Incoming};
 use super::task::Own;
+use super::threads;
 use super::traits::StateMachine;
 use crate::message::{InstallSnapshot, Message};
 use crate::raft::{SendSnapshot, SnapshotProgress};
@@ -54,16 +55,16 @@ pub(crate) fn spawn<S: StateMachine>(
     core: UnboundedSender<Own>,
 ) -> std::io::Result<(Sender<SnapshotTask>, JoinHandle<()>)> {
     let (sender, receiver): (_, Receiver<SnapshotTask>) = channel();
-    let mut mover = Mover { checkpoints, received, core, outgoing: BTreeMap::new(), incoming: None };
-    let run = move || {
+    let mut mover = Mover { checkpoints, received, core: core.clone(), outgoing: BTreeMap::new(), incoming: None };
+    let thread = threads::spawn("snapshot", core, move || {
         while let Ok(task) = receiver.recv() {
             match task {
                 SnapshotTask::Send(request) => mover.send(&request),
                 SnapshotTask::Piece { from, piece } => mover.take(from, piece),
             }
         }
-    };
-    let thread = thread::Builder::new().name("kv-snapshot".into()).spawn(run)?;
+        Ok(())
+    })?;
     Ok((sender, thread))
 }
 

@@ -6,11 +6,13 @@
 //! 3. Log and checkpoint are brought together: see `reconcile`.
 //! 4. Without a founding record the node waits until the cluster is founded (see `founding`); then the core runs.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -31,6 +33,7 @@ use super::replicated::Replicated;
 use super::shared::{PeerView, Shared};
 use super::snapshots;
 use super::task::{Inboxes, Own, Task};
+use super::threads::panicked;
 use super::traits::{BoxError, Log, LogReader, StateMachine};
 use crate::raft::{Boot, Raft};
 use crate::transport::Transport;
@@ -230,12 +233,37 @@ fn connect<S: StateMachine, T: Transport>(
     (context, links)
 }
 
+/// Ends a node when it is dropped, however its task ends: everybody who waits for it hears why.
+struct Ending<S: StateMachine> {
+    shared: Arc<Shared<S>>,
+    stop: CancellationToken,
+    /// `None` if somebody asked for it.
+    reason: Option<String>,
+}
+
+impl<S: StateMachine> Drop for Ending<S> {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.shared.close();
+        let reason = self.reason.take();
+        match &reason {
+            Some(reason) => error!(%reason, "this node has stopped"),
+            None => info!("this node has stopped"),
+        }
+        self.shared.stopped.send_replace(Some(reason.unwrap_or_default()));
+    }
+}
+
 impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
     /// Founds the cluster if need be, runs the core to its end, and cleans up.
     async fn run(mut self, mut inboxes: Inboxes<S::Outcome>) {
-        let (shared, stop) = (self.shared.clone(), self.context.stop.clone());
+        let mut ending = Ending {
+            shared: self.shared.clone(),
+            stop: self.context.stop.clone(),
+            reason: Some("its task was dropped".to_owned()),
+        };
         let founding = self.context.identity.read().founding.clone();
-        let reason = match founding {
+        ending.reason = match founding {
             Some(record) => self.run_core(record, inboxes).await,
             None => match self.found(&mut inboxes).await {
                 Ok(Some(record)) => self.run_core(record, inboxes).await,
@@ -243,13 +271,6 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
                 Err(error) => Some(error.to_string()),
             },
         };
-        stop.cancel();
-        shared.close();
-        match &reason {
-            Some(reason) => error!(%reason, "this node has stopped"),
-            None => info!("this node has stopped"),
-        }
-        shared.stopped.send_replace(Some(reason.unwrap_or_default()));
     }
 
     /// Waits until this node founds the cluster or is handed its record; `None` if it is stopped before.
@@ -304,7 +325,9 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
     async fn run_core(self, record: FoundingRecord, inboxes: Inboxes<S::Outcome>) -> Option<String> {
         match self.prepare(record.configuration) {
             Ok((task, threads)) => {
-                let reason = task.run(inboxes).await;
+                // What the core believes is asserted. If it is not so, this node ends, and its process need not.
+                let ended = AssertUnwindSafe(task.run(inboxes)).catch_unwind().await;
+                let reason = ended.unwrap_or_else(|panic| Some(format!("core: {}", panicked(&*panic))));
                 let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(join)).await;
                 reason.or_else(|| joined.err().map(|panic| panic.to_string()))
             }

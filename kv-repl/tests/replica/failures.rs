@@ -1,0 +1,100 @@
+//! A single node whose parts fail: it says so and ends, or waits and goes on, but never leaves anybody waiting for ever.
+
+use bytes::Bytes;
+use kv_repl::transport::memory::MemoryNetwork;
+use kv_repl::types::NodeId;
+use kv_repl::{CheckpointMeta, Replica, ReplicaConfig, StartError, StateMachine};
+use kv_store::Store;
+use tempfile::TempDir;
+
+use crate::log::{Disk, DiskSwitch, FaultyLog};
+use crate::{PATIENCE, put, write};
+
+struct Alone {
+    dir: TempDir,
+    disk: DiskSwitch,
+    config: ReplicaConfig,
+}
+
+impl Alone {
+    fn new() -> Alone {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let peers = vec![(NodeId::new(1), "alone".to_owned())];
+        let config = ReplicaConfig::new(NodeId::new(1), dir.path().join("checkpoints"), peers);
+        Alone { dir, disk: DiskSwitch::default(), config }
+    }
+
+    async fn start<S: StateMachine>(&self) -> Result<Replica<S>, StartError> {
+        let options = kv_wal::Options { segment_bytes: 1 << 20, ..kv_wal::Options::default() };
+        let (inner, _) = kv_wal::Log::open(&self.dir.path().join("log"), options).expect("log opens");
+        let log = FaultyLog { inner, disk: self.disk.clone() };
+        Replica::start(self.config.clone(), log, MemoryNetwork::new().transport("alone")).await
+    }
+}
+
+async fn why_stopped<S: StateMachine>(node: &Replica<S>) -> String {
+    let stopped = tokio::time::timeout(PATIENCE, node.stopped()).await.expect("it ends");
+    tokio::time::timeout(PATIENCE, node.shutdown()).await.expect("there is nothing left to wait for");
+    stopped.expect("nobody asked it to stop")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn options_that_contradict_each_other_are_refused() {
+    let mut alone = Alone::new();
+    alone.config.raft.heartbeat_interval = alone.config.raft.election_timeout_max;
+    let refused = alone.start::<Store>().await.err().expect("no election could ever be won");
+    assert!(matches!(refused, StartError::Options(_)), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_the_log_ends_the_node() {
+    let alone = Alone::new();
+    let node = alone.start::<Store>().await.expect("the node starts");
+    write(&node, put("key", "value")).await.expect("confirmed");
+    alone.disk.set(Disk::Panics);
+    assert!(write(&node, put("key", "value")).await.is_err());
+    let reason = why_stopped(&node).await;
+    assert!(reason.starts_with("log: panicked: told to"), "{reason}");
+}
+
+/// Counts commands, and cannot be saved.
+struct Unsavable(u64);
+
+impl StateMachine for Unsavable {
+    type Outcome = u64;
+    type View = u64;
+
+    fn create(_secret: [u8; 32]) -> Unsavable {
+        Unsavable(0)
+    }
+
+    fn apply(&mut self, _index: kv_repl::types::Index, _stamp_ms: u64, _command: &Bytes) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+
+    fn view(&self) -> u64 {
+        self.0
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        [0; 32]
+    }
+
+    fn save(_view: &u64, _meta: &CheckpointMeta, _out: &mut dyn std::io::Write) -> std::io::Result<()> {
+        panic!("told to")
+    }
+
+    fn load(_input: &mut dyn std::io::Read) -> Result<(Unsavable, CheckpointMeta), kv_repl::BoxError> {
+        Err("there is none".into())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_while_a_checkpoint_is_written_ends_the_node() {
+    let mut alone = Alone::new();
+    alone.config.checkpoint_log_bytes = 1;
+    let node = alone.start::<Unsavable>().await.expect("the node starts");
+    let reason = why_stopped(&node).await;
+    assert!(reason.starts_with("checkpoint: panicked: told to"), "{reason}");
+}
