@@ -38,8 +38,6 @@ pub(super) struct Leader {
     heartbeat_at: Duration,
     /// Bytes of the entries of this term that are not committed.
     uncommitted_bytes: usize,
-    /// When a majority was last heard, this node included.
-    majority_heard_at: Duration,
 }
 
 /// Why nothing was proposed.
@@ -91,13 +89,17 @@ impl Leader {
             round: 0,
             heartbeat_at: raft.now,
             uncommitted_bytes: 0,
-            majority_heard_at: raft.now,
         }
     }
 
     /// When it has something to do, if nothing happens before.
     pub(super) fn deadline(&self, options: &Options) -> Duration {
-        self.heartbeat_at.min(self.majority_heard_at + options.election_timeout_max)
+        self.heartbeat_at.min(self.silent_at(options))
+    }
+
+    /// When a majority will have been silent for too long, if it goes on being so. This node never is, to itself.
+    fn silent_at(&self, options: &Options) -> Duration {
+        self.majority(Duration::MAX, |peer| peer.heard_at).saturating_add(options.election_timeout_max)
     }
 
     pub(super) fn reconnect(&mut self, peer: NodeId, connection: Option<u64>, last: Index) {
@@ -163,7 +165,7 @@ impl Raft {
     /// Sends heartbeats when they are due; steps down when a majority has been silent for too long.
     pub(super) fn handle_leader_timeout(&mut self) {
         let State::Leader(leader) = &mut self.state else { return };
-        if self.now >= leader.majority_heard_at + self.options.election_timeout_max {
+        if self.now >= leader.silent_at(&self.options) {
             return self.follow(self.hard_state.term, None);
         }
         if self.now >= leader.heartbeat_at {
@@ -183,7 +185,6 @@ impl Raft {
             AppendResult::Mismatch { refused, hint } => peer.refused(refused, hint, log),
             AppendResult::Alive | AppendResult::StaleTerm => {}
         }
-        self.note_heard();
         self.advance_commit();
         self.confirm_reads();
     }
@@ -208,7 +209,6 @@ impl Raft {
             }
             SnapshotResult::StaleTerm => {}
         }
-        self.note_heard();
         self.advance_commit();
     }
 
@@ -226,12 +226,6 @@ impl Raft {
         }
         peer.heard_at = self.now;
         Some((leader.round, peer, &self.log))
-    }
-
-    fn note_heard(&mut self) {
-        if let State::Leader(leader) = &mut self.state {
-            leader.majority_heard_at = leader.majority(self.now, |peer| peer.heard_at);
-        }
     }
 
     /// Commits what a majority has durably, if it is of this term (section 5.4.2).

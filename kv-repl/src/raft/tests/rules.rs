@@ -317,3 +317,17 @@ fn a_single_voter_elects_itself_and_commits() {
     assert!(sim.propose(leader, "alone"));
     sim.run_until("it is applied", STEP * 100, |sim| sim.committed.len() == 2);
 }
+
+/// It is a majority by itself, so it never misses one.
+#[test]
+fn a_single_voter_leads_on() {
+    let mut sim = Sim::new(1, 6);
+    let leader = sim.elect();
+    let term = sim.raft(leader).term();
+    let until = sim.now + SECOND * 30;
+    while sim.now < until {
+        sim.step();
+        assert_eq!(sim.raft(leader).role(), Role::Leader);
+    }
+    assert_eq!(sim.raft(leader).term(), term);
+}
