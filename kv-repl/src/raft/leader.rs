@@ -7,6 +7,11 @@
 //!
 //! A leader that has heard nothing from a majority for `election_timeout_max` steps down (thesis, section 6.2): it could
 //! commit nothing, and its clients had better ask elsewhere.
+//!
+//! Heartbeats do not depend on the disk, so a leader whose disk hangs would be obeyed for ever, while followers commit
+//! what it must keep in memory. It takes no more than `uncommitted_bytes_max` of that, and it steps down when a write has
+//! hung for `write_stall_max` and others have committed past it: they can do without this node. If they have not, its
+//! disk is not the worst, and it stays, so that reads go on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -49,11 +54,11 @@ pub enum ProposeError {
         /// Who does, if known.
         leader: Option<NodeId>,
     },
-    /// For the caller, later: too much is waiting to be committed.
-    #[error("{uncommitted_bytes} bytes wait to be committed and {bytes} more are above the limit")]
+    /// For the caller, later: too much is waiting to be committed, or to become durable here.
+    #[error("{waiting_bytes} bytes wait to be committed or written and {bytes} more are above the limit")]
     Busy {
         /// What waits, in bytes.
-        uncommitted_bytes: usize,
+        waiting_bytes: usize,
         /// What was to be added.
         bytes: usize,
     },
@@ -130,9 +135,9 @@ impl Raft {
             return Err(ProposeError::TooLarge { bytes });
         }
         let bytes: usize = proposals.iter().map(|one| HEADER_BYTES + one.payload.len()).sum();
-        let uncommitted_bytes = state.uncommitted_bytes;
-        if uncommitted_bytes + bytes > self.options.uncommitted_bytes_max {
-            return Err(ProposeError::Busy { uncommitted_bytes, bytes });
+        let waiting_bytes = state.uncommitted_bytes.max(self.writes.waiting_bytes());
+        if waiting_bytes + bytes > self.options.uncommitted_bytes_max {
+            return Err(ProposeError::Busy { waiting_bytes, bytes });
         }
         self.append_proposals(stamp_ms, proposals, bytes);
         Ok(self.log.last())
@@ -162,10 +167,12 @@ impl Raft {
         self.handle_leader_timeout();
     }
 
-    /// Sends heartbeats when they are due; steps down when a majority has been silent for too long.
+    /// Sends heartbeats when they are due; steps down when a majority has been silent for too long, or when it goes on
+    /// without this node's disk.
     pub(super) fn handle_leader_timeout(&mut self) {
+        let is_outrun = self.is_stalled() && self.committed > self.writes.durable();
         let State::Leader(leader) = &mut self.state else { return };
-        if self.now >= leader.silent_at(&self.options) {
+        if is_outrun || self.now >= leader.silent_at(&self.options) {
             return self.follow(self.hard_state.term, None);
         }
         if self.now >= leader.heartbeat_at {

@@ -237,7 +237,7 @@ impl Raft {
 
     /// Decides what to write, send and apply, now that all inputs are in.
     fn flush(&mut self) {
-        if let Some(write) = self.writes.take() {
+        if let Some(write) = self.writes.take(self.now) {
             self.outputs.push_back(Output::Write(write));
         }
         self.flush_leader();
@@ -331,9 +331,16 @@ impl Raft {
         self.election_at = self.now + self.rng.between(min, max);
     }
 
-    /// A node that the configuration does not name in this incarnation follows, and that is all.
+    /// A node that the configuration does not name in this incarnation follows, and that is all. One whose disk hangs had
+    /// better not lead.
     fn may_campaign(&self) -> bool {
-        self.configuration.is_voter(self.me)
+        self.configuration.is_voter(self.me) && !self.is_stalled()
+    }
+
+    /// Whether the disk has had a write for too long.
+    fn is_stalled(&self) -> bool {
+        let stalled_at = self.writes.oldest_since().map(|since| since.saturating_add(self.options.write_stall_max));
+        stalled_at.is_some_and(|at| self.now >= at)
     }
 
     fn fresh_token(&mut self) -> u64 {

@@ -21,8 +21,11 @@ pub struct Options {
     /// Bytes of recent entries kept in memory to feed followers from. Entries that are not durable or not committed are
     /// kept beyond that.
     pub tail_bytes_max: usize,
-    /// Bytes of entries that a leader takes before they are committed; beyond it proposals are refused.
+    /// Bytes of entries that a leader takes before they are committed and durable in its own log; beyond it proposals are
+    /// refused.
     pub uncommitted_bytes_max: usize,
+    /// A node whose disk has had a write for this long does not campaign, and does not lead if others commit without it.
+    pub write_stall_max: Duration,
     /// Seed of the election timeouts and of the numbers that questions to a leader carry. Another one at each start of a
     /// node, so that a late answer to the process before is recognised. The node's identity is mixed in.
     pub seed: u64,
@@ -62,6 +65,7 @@ impl Default for Options {
             message_bytes_max: 1 << 20,
             tail_bytes_max: 16 << 20,
             uncommitted_bytes_max: 64 << 20,
+            write_stall_max: Duration::from_secs(5),
             seed: 0,
         }
     }
@@ -86,6 +90,7 @@ impl Options {
             ("inflight_messages_max", self.inflight_messages_max),
             ("message_bytes_max", self.message_bytes_max),
             ("uncommitted_bytes_max", self.uncommitted_bytes_max),
+            ("write_stall_max", self.write_stall_max.as_nanos() as usize),
         ];
         match limits.iter().find(|(_, limit)| *limit == 0) {
             Some((name, _)) => Err(OptionsError::Zero { name }),

@@ -331,3 +331,42 @@ fn a_single_voter_leads_on() {
     }
     assert_eq!(sim.raft(leader).term(), term);
 }
+
+/// What followers commit while the leader's own disk hangs is kept in memory there, so there is an end to it; and then
+/// another one leads, in whose log new entries become durable.
+#[test]
+fn a_leader_whose_disk_hangs_takes_no_more_than_the_limit_and_makes_way() {
+    let mut sim = Sim::new(3, 7);
+    let old = sim.elect();
+    sim.run_until("its term begins", SECOND * 5, |sim| !sim.committed.is_empty());
+    sim.nodes[old].hangs = true;
+    let payload = "x".repeat(1 << 20);
+    let taken = (0..1000).take_while(|_| {
+        sim.step();
+        sim.propose(old, &payload)
+    });
+    assert!(taken.count() < 64);
+    assert_eq!(sim.raft(old).role(), Role::Leader, "it is only busy yet");
+    sim.run_until("all it took is committed", SECOND * 5, |sim| sim.committed.len() > 60);
+    sim.run_until("another one leads", SECOND * 20, |sim| sim.leader().is_some_and(|leader| leader != old));
+    let new = sim.leader().expect("just waited for it");
+    assert!(sim.propose(new, "goes on"));
+    sim.nodes[old].hangs = false;
+    let all = sim.committed.len() + 1;
+    sim.run_until("all converge", SECOND * 20, |sim| sim.nodes.iter().all(|node| node.applied.len() > all));
+}
+
+/// With nobody whose disk does better there is no use in stepping down: reads go on.
+#[test]
+fn a_leader_whose_disk_hangs_stays_if_nobody_commits_without_it() {
+    let mut sim = Sim::new(3, 8);
+    let leader = sim.elect();
+    sim.run_until("its term begins", SECOND * 5, |sim| sim.nodes.iter().all(|node| !node.applied.is_empty()));
+    sim.nodes.iter_mut().for_each(|node| node.hangs = true);
+    assert!(sim.propose(leader, "written nowhere"));
+    let until = sim.now + SECOND * 30;
+    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    assert_eq!(sim.leader(), Some(leader));
+    sim.read(leader);
+    sim.run_until("the read is answered", SECOND * 5, |sim| sim.reads_answered == 1);
+}

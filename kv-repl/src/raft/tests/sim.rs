@@ -26,6 +26,8 @@ pub(super) struct Node {
     pub(super) raft: Option<Raft>,
     disk: Disk,
     queue: VecDeque<Write>,
+    /// Its disk takes writes, and no sync returns.
+    pub(super) hangs: bool,
     pub(super) applied: Vec<Entry>,
 }
 
@@ -106,7 +108,8 @@ impl Disk {
 
 impl Sim {
     pub(super) fn new(count: usize, seed: u64) -> Sim {
-        let node = || Node { raft: None, disk: Disk::default(), queue: VecDeque::new(), applied: Vec::new() };
+        let node =
+            || Node { raft: None, disk: Disk::default(), queue: VecDeque::new(), hangs: false, applied: Vec::new() };
         let mut sim = Sim {
             now: Duration::ZERO,
             nodes: (0..count).map(|_| node()).collect(),
@@ -303,7 +306,7 @@ impl Sim {
     /// One sync: covers everything that has been written.
     fn sync(&mut self, node: usize) {
         let now = self.now;
-        let Node { raft: Some(raft), disk, queue, .. } = &mut self.nodes[node] else { return };
+        let Node { raft: Some(raft), disk, queue, hangs: false, .. } = &mut self.nodes[node] else { return };
         let mut done = None;
         for write in queue.drain(..) {
             disk.write(&write);
