@@ -64,6 +64,10 @@ pub enum WriteError {
     /// not happen.
     #[error("no leader could be reached in time; the write was not made")]
     NoLeader,
+    /// The log of this node, which leads, has had no room for as long as the write may wait. It has entered no log and
+    /// will not happen.
+    #[error("the disk is full; the write was not made")]
+    DiskFull,
     /// The write was handed on and may or may not happen, now or later. Nobody can know.
     #[error("no confirmation arrived in time; the write may or may not have been made")]
     Unknown,
@@ -180,7 +184,10 @@ impl<S: StateMachine> Replica<S> {
         drop(abandon);
         match result {
             Ok(Ok(answers)) => Ok(answers),
-            Ok(Err(_)) | Err(_) if ticket.give_up() => Err(WriteError::NoLeader),
+            Ok(Err(_)) | Err(_) if ticket.give_up() => Err(match self.inner.shared.core.lock().is_disk_full {
+                true => WriteError::DiskFull,
+                false => WriteError::NoLeader,
+            }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(WriteError::Unknown),
         }

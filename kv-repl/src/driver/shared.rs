@@ -57,6 +57,8 @@ pub(crate) struct CoreView {
     pub(crate) leader: Option<NodeId>,
     pub(crate) last: Index,
     pub(crate) committed: Index,
+    /// This node leads, and its log has no room.
+    pub(crate) is_disk_full: bool,
 }
 
 /// A peer as its last greeting and the connection to it show it.
@@ -106,6 +108,7 @@ impl<S: StateMachine> Shared<S> {
                 leader: None,
                 last: Index::ZERO,
                 committed: Index::ZERO,
+                is_disk_full: false,
             }),
             peers: Mutex::new(BTreeMap::new()),
             stopped: watch::Sender::new(None),

@@ -44,6 +44,8 @@ const BACKLOG_BYTES_MAX: usize = 64 << 20;
 pub(crate) enum Own {
     /// A sync has covered this.
     Durable(Durable),
+    /// The log has no room for what it was given, or has room again.
+    DiskFull(bool),
     /// Entries for a peer have been read.
     LogRead(LogRead),
     /// A piece of a checkpoint was stored, or not.
@@ -105,7 +107,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                         return Some("the tasks of the peers have ended".to_owned());
                     }
                 }
-                _ = inboxes.submissions.recv_many(&mut submissions, TURN_EVENTS), if self.origin.has_room() => {}
+                _ = inboxes.submissions.recv_many(&mut submissions, TURN_EVENTS), if self.may_take() => {}
                 _ = inboxes.reads.recv_many(&mut reads, TURN_EVENTS) => {}
                 () = &mut sleep => {}
             }
@@ -130,6 +132,16 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         }
     }
 
+    /// Whether submissions are taken. Not while this node leads and has no room for them: what has not been taken is known
+    /// not to happen.
+    fn may_take(&self) -> bool {
+        self.origin.has_room() && !self.is_refusing()
+    }
+
+    fn is_refusing(&self) -> bool {
+        self.raft.is_disk_full() && self.raft.role() == Role::Leader
+    }
+
     fn now(&self) -> Duration {
         self.started.elapsed()
     }
@@ -142,6 +154,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn handle_own(&mut self, now: Duration, event: Own) {
         match event {
             Own::Durable(durable) => self.raft.handle_durable(now, durable),
+            Own::DiskFull(is_full) => self.raft.handle_disk_full(now, is_full),
             Own::LogRead(read) => self.raft.handle_log_read(now, read),
             Own::Snapshot { from, progress } => self.raft.handle_snapshot(now, from, progress),
             Own::Send { to, message } => self.send(to, message),
@@ -200,6 +213,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             leader: self.raft.leader(),
             last: self.raft.last().index,
             committed: self.raft.committed(),
+            is_disk_full: self.is_refusing(),
         };
     }
 

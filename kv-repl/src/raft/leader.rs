@@ -62,6 +62,9 @@ pub enum ProposeError {
         /// What was to be added.
         bytes: usize,
     },
+    /// For the operator: this node's log has no room.
+    #[error("the disk is full")]
+    DiskFull,
     /// For the caller: an entry can't hold this.
     #[error("a payload of {bytes} bytes is above the limit of {PAYLOAD_BYTES_MAX}")]
     TooLarge {
@@ -133,6 +136,9 @@ impl Raft {
         let State::Leader(state) = &self.state else { return Err(ProposeError::NotLeader { leader }) };
         if let Some(bytes) = proposals.iter().map(|one| one.payload.len()).find(|bytes| *bytes > PAYLOAD_BYTES_MAX) {
             return Err(ProposeError::TooLarge { bytes });
+        }
+        if self.is_disk_full {
+            return Err(ProposeError::DiskFull);
         }
         let bytes: usize = proposals.iter().map(|one| HEADER_BYTES + one.payload.len()).sum();
         let waiting_bytes = state.uncommitted_bytes.max(self.writes.waiting_bytes());

@@ -83,6 +83,7 @@ pub struct Raft {
     connections: BTreeMap<NodeId, u64>,
     /// The greatest stamp seen on an entry.
     stamp_ms: u64,
+    is_disk_full: bool,
     last_token: u64,
     outputs: VecDeque<Output>,
 }
@@ -130,6 +131,7 @@ impl Raft {
             rng,
             connections: BTreeMap::new(),
             stamp_ms: 0,
+            is_disk_full: false,
             last_token,
             outputs: VecDeque::new(),
         };
@@ -175,6 +177,13 @@ impl Raft {
         self.see(now);
         self.writes.complete(&done);
         self.release();
+    }
+
+    /// The log has no room for what it has been given, or has room again. Meanwhile proposals are refused; everything else
+    /// goes on, and a leader whom the others can do without makes way when `write_stall_max` has passed.
+    pub fn handle_disk_full(&mut self, now: Duration, is_full: bool) {
+        self.see(now);
+        self.is_disk_full = is_full;
     }
 
     /// The connection that messages to `peer` are sent on is now this one. Numbers grow. What was sent before may be

@@ -100,6 +100,11 @@ impl Raft {
         self.writes.durable()
     }
 
+    /// Whether the log has no room.
+    pub fn is_disk_full(&self) -> bool {
+        self.is_disk_full
+    }
+
     /// Everything at once.
     pub fn status(&self) -> Status {
         Status {

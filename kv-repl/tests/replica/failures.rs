@@ -1,14 +1,16 @@
 //! A single node whose parts fail: it says so and ends, or waits and goes on, but never leaves anybody waiting for ever.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use kv_repl::transport::memory::MemoryNetwork;
 use kv_repl::types::NodeId;
-use kv_repl::{CheckpointMeta, Replica, ReplicaConfig, StartError, StateMachine};
+use kv_repl::{CheckpointMeta, Replica, ReplicaConfig, StartError, StateMachine, WriteError};
 use kv_store::Store;
 use tempfile::TempDir;
 
 use crate::log::{Disk, DiskSwitch, FaultyLog};
-use crate::{PATIENCE, put, write};
+use crate::{PATIENCE, put, read, write};
 
 struct Alone {
     dir: TempDir,
@@ -36,6 +38,14 @@ async fn why_stopped<S: StateMachine>(node: &Replica<S>) -> String {
     let stopped = tokio::time::timeout(PATIENCE, node.stopped()).await.expect("it ends");
     tokio::time::timeout(PATIENCE, node.shutdown()).await.expect("there is nothing left to wait for");
     stopped.expect("nobody asked it to stop")
+}
+
+/// Writes until it is confirmed.
+async fn confirmed(node: &Replica<Store>, value: &str) {
+    let started = Instant::now();
+    while let Err(error) = write(node, put("key", value)).await {
+        assert!(started.elapsed() < PATIENCE, "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,4 +107,32 @@ async fn a_panic_while_a_checkpoint_is_written_ends_the_node() {
     let node = alone.start::<Unsavable>().await.expect("the node starts");
     let reason = why_stopped(&node).await;
     assert!(reason.starts_with("checkpoint: panicked: told to"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_writes_answers_reads_and_goes_on_when_there_is_room() {
+    let mut alone = Alone::new();
+    alone.config.write_timeout = Duration::from_secs(1);
+    let node = alone.start::<Store>().await.expect("the node starts");
+    confirmed(&node, "before").await;
+    alone.disk.set(Disk::Full);
+    assert_eq!(write(&node, put("key", "lost")).await, Err(WriteError::Unknown), "it finds the disk full");
+    assert_eq!(write(&node, put("key", "refused")).await, Err(WriteError::DiskFull));
+    assert_eq!(read(&node, "key").await, Ok(Some("before".into())));
+    alone.disk.set(Disk::Sound);
+    confirmed(&node, "after").await;
+    assert_eq!(read(&node, "key").await, Ok(Some("after".into())));
+    node.shutdown().await;
+    assert_eq!(node.stopped().await, None, "a full disk is no failure");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_a_full_disk_can_be_stopped() {
+    let mut alone = Alone::new();
+    alone.config.write_timeout = Duration::from_secs(1);
+    let node = alone.start::<Store>().await.expect("the node starts");
+    confirmed(&node, "before").await;
+    alone.disk.set(Disk::Full);
+    assert_eq!(write(&node, put("key", "lost")).await, Err(WriteError::Unknown));
+    tokio::time::timeout(PATIENCE, node.shutdown()).await.expect("it stops");
 }

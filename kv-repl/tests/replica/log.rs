@@ -14,6 +14,7 @@ use kv_repl::{Log, LogError, LogReader};
 pub(crate) enum Disk {
     Sound,
     Panics,
+    Full,
 }
 
 /// Sets what the disk of a [`FaultyLog`] does.
@@ -44,6 +45,9 @@ impl Log for FaultyLog {
 
     fn append(&mut self, entries: &[Entry], state: Option<&[u8]>) -> Result<(), LogError> {
         assert!(!self.disk.is(Disk::Panics), "told to");
+        if self.disk.is(Disk::Full) {
+            return Err(LogError::disk_full("told to"));
+        }
         self.inner.append(entries, state).map_err(LogError::new)
     }
 
