@@ -12,6 +12,7 @@
 //! threads is not, because a thread that waited for the core while the core waited for it would never end; each thread
 //! has at most as much in it as the core has asked for.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -293,16 +294,20 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     /// Old entries for a peer: reading them may have to wait for the disk, so it is not done here.
     fn read_log(&self, request: ReadLog) {
         let (reader, own) = (self.reader.clone(), self.own.clone());
-        tokio::task::spawn_blocking(move || {
+        let read = move || {
             let range = request.from..reader.last().index.next();
-            let result = match reader.read(range, request.bytes_max) {
+            match reader.read(range, request.bytes_max) {
                 Ok(entries) if !entries.is_empty() => LogReadResult::Entries(entries),
                 Ok(_) => LogReadResult::Gone,
                 Err(error) => {
                     debug!(%error, from = %request.from, "entries for a peer are not in the log");
                     LogReadResult::Gone
                 }
-            };
+            }
+        };
+        tokio::task::spawn_blocking(move || {
+            // The peer is sent nothing until there is an answer, so there always is one.
+            let result = catch_unwind(AssertUnwindSafe(read)).unwrap_or(LogReadResult::Gone);
             // The core may have ended first.
             let _ = own.send(Own::LogRead(LogRead { peer: request.peer, token: request.token, result }));
         });

@@ -210,16 +210,10 @@ impl Raft {
             SnapshotResult::Continue { offset } => peer.snapshot_wanted(reply.last, offset, now),
             SnapshotResult::Installed => {
                 peer.acknowledged(reply.last.index, log);
-                if let Progress::Snapshot { .. } = peer.progress {
-                    // The log has been cut beyond that checkpoint meanwhile: there is a newer one.
-                    peer.need_snapshot(retry_at);
-                }
+                // If that was not enough, the log has been cut beyond that checkpoint meanwhile, or has a hole beyond it.
+                peer.restart_snapshot(retry_at);
             }
-            SnapshotResult::Failed => {
-                if let Progress::Snapshot { .. } = peer.progress {
-                    peer.need_snapshot(retry_at);
-                }
-            }
+            SnapshotResult::Failed => peer.restart_snapshot(retry_at),
             SnapshotResult::StaleTerm => {}
         }
         self.advance_commit();
@@ -276,7 +270,7 @@ impl Raft {
             Progress::Replicate { reading, .. } if *reading == Some(read.token) => *reading = None,
             _ => return,
         }
-        let LogReadResult::Entries(entries) = read.result else { return peer.need_snapshot(send_at) };
+        let LogReadResult::Entries(entries) = read.result else { return peer.need_snapshot(peer.next_index, send_at) };
         let first = entries.first().expect("a read that finds nothing is Gone");
         // Acknowledged from another message while it was being read, or cut off: decide anew.
         if first.index() != peer.next_index || first.index() <= self.log.base().index {
@@ -332,7 +326,7 @@ impl Sending<'_> {
         }
         let is_behind = peer.next_index <= self.log.base().index;
         if is_behind && !matches!(peer.progress, Progress::Snapshot { .. }) {
-            peer.need_snapshot(self.now + self.options.heartbeat_interval);
+            peer.need_snapshot(self.log.base().index, self.now + self.options.heartbeat_interval);
         }
         while peer.has_window(self.options.inflight_messages_max) {
             let is_probe = matches!(peer.progress, Progress::Probe { .. });
@@ -386,7 +380,7 @@ impl Sending<'_> {
     /// Asks for a piece of a checkpoint to be sent, when it is time to.
     fn snapshot(&mut self, to: NodeId, peer: &mut Peer) {
         let Some(connection) = peer.connection else { return };
-        if let Progress::Snapshot { wanted, send_at } = &mut peer.progress
+        if let Progress::Snapshot { wanted, send_at, .. } = &mut peer.progress
             && self.now >= *send_at
         {
             *send_at = self.now + self.options.election_timeout_max;

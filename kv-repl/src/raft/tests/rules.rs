@@ -370,3 +370,31 @@ fn a_leader_whose_disk_hangs_stays_if_nobody_commits_without_it() {
     sim.read(leader);
     sim.run_until("the read is answered", SECOND * 5, |sim| sim.reads_answered == 1);
 }
+
+/// One entry in the middle of the log has become unreadable: a checkpoint must take the follower over it.
+#[test]
+fn section_7_an_unreadable_entry_is_passed_by_a_checkpoint() {
+    let mut sim = Sim::new(3, 9);
+    let leader = sim.elect();
+    let away = (leader + 1) % 3;
+    sim.run_until("its term begins", SECOND * 5, |sim| sim.nodes[away].applied.len() == 1);
+    sim.crash(away);
+    for number in 0..50 {
+        assert!(sim.propose(leader, &format!("command {number}")));
+        sim.step();
+        if number == 10 {
+            sim.run_until("applied", SECOND * 5, |sim| sim.nodes[leader].applied.len() > 5);
+            sim.checkpoint(leader);
+        }
+    }
+    sim.run_until("all is applied", SECOND * 5, |sim| sim.nodes[leader].applied.len() > 50);
+    sim.nodes[leader].unreadable = Some(index(20));
+    sim.start(away);
+    sim.run_until("it is stuck before the entry", SECOND * 10, |sim| sim.nodes[away].applied.len() == 19);
+    let until = sim.now + SECOND * 2;
+    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    // A checkpoint that reaches over the entry, and a log that still begins before it.
+    sim.checkpoint_only(leader);
+    let all = sim.committed.len();
+    sim.run_until("it converges", SECOND * 10, |sim| sim.nodes[away].applied.len() == all);
+}

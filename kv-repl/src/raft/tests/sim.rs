@@ -28,6 +28,8 @@ pub(super) struct Node {
     queue: VecDeque<Write>,
     /// Its disk takes writes, and no sync returns.
     pub(super) hangs: bool,
+    /// An entry on the disk that cannot be read any more.
+    pub(super) unreadable: Option<Index>,
     pub(super) applied: Vec<Entry>,
 }
 
@@ -108,8 +110,14 @@ impl Disk {
 
 impl Sim {
     pub(super) fn new(count: usize, seed: u64) -> Sim {
-        let node =
-            || Node { raft: None, disk: Disk::default(), queue: VecDeque::new(), hangs: false, applied: Vec::new() };
+        let node = || Node {
+            raft: None,
+            disk: Disk::default(),
+            queue: VecDeque::new(),
+            hangs: false,
+            unreadable: None,
+            applied: Vec::new(),
+        };
         let mut sim = Sim {
             now: Duration::ZERO,
             nodes: (0..count).map(|_| node()).collect(),
@@ -239,6 +247,13 @@ impl Sim {
         }
     }
 
+    /// Writes a checkpoint of what a node has applied and leaves the log as it is.
+    pub(super) fn checkpoint_only(&mut self, node: usize) {
+        let applied = self.nodes[node].applied.last().map(Entry::id);
+        let checkpoint = &mut self.nodes[node].disk.checkpoint;
+        *checkpoint = applied.map_or(*checkpoint, |last| checkpoint.max_by_index(last));
+    }
+
     /// Writes a checkpoint of what a node has applied and truncates its log.
     pub(super) fn checkpoint(&mut self, node: usize) {
         let victim = &mut self.nodes[node];
@@ -342,6 +357,9 @@ impl Sim {
                 let found = request.from.get().checked_sub(disk.base.index.get() + 1);
                 let entries: Vec<Entry> =
                     found.map_or(Vec::new(), |skip| disk.entries.iter().skip(skip as usize).take(4).cloned().collect());
+                let unreadable = self.nodes[node].unreadable;
+                let readable = |entry: &&Entry| Some(entry.index()) != unreadable;
+                let entries: Vec<Entry> = entries.iter().take_while(readable).cloned().collect();
                 let gone = entries.is_empty();
                 let result = if gone { LogReadResult::Gone } else { LogReadResult::Entries(entries) };
                 let now = self.now;
