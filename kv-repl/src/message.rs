@@ -4,6 +4,10 @@ use bytes::Bytes;
 
 use crate::types::{Entry, EntryId, Index, Kind, Member, Term};
 
+/// Longest payload of one proposal, in bytes, and most bytes of entries in one message, unless one entry is longer. A frame
+/// holds any message that keeps to it.
+pub const PROPOSAL_BYTES_MAX: usize = 24 << 20;
+
 /// A message of the Raft core. The sender is known from the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {

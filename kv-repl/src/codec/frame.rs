@@ -17,11 +17,14 @@ use thiserror::Error;
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::message::{self, Hello};
-use crate::message::Message;
+use crate::message::{Message, PROPOSAL_BYTES_MAX};
 use crate::types::Entry;
 
 /// Longest frame accepted, in bytes. Commands, messages and checkpoint pieces are limited well below it.
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// What a proposal that is accepted can't be sent in would stop replication for ever.
+const _: () = assert!(PROPOSAL_BYTES_MAX + 4096 <= FRAME_BYTES_MAX, "a frame holds the longest entry and its own head");
 
 const PREFIX_BYTES: usize = 8;
 const FIXED_BYTES: usize = 5;

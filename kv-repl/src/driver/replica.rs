@@ -10,14 +10,18 @@ use tokio::time::timeout;
 
 use super::origin::{Submission, Ticket};
 use super::reads::ReadRequest;
+use super::replicated::COMMAND_HEADER_BYTES;
 use super::shared::{Answer, Mark, Shared};
 use super::task::Own;
 use super::traits::StateMachine;
+use crate::message::PROPOSAL_BYTES_MAX;
 use crate::raft::Role;
 use crate::types::{Index, Kind, Member, NodeId, Term, kind};
 
 /// Longest command accepted, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 17 << 20;
+
+const _: () = assert!(COMMAND_BYTES_MAX + COMMAND_HEADER_BYTES <= PROPOSAL_BYTES_MAX, "every command can be proposed");
 
 /// A node of the cluster, running in this process. Cloning it costs a reference count. The node runs until
 /// [`Replica::shutdown`], until the last clone is dropped, or until it fails (see [`Replica::stopped`]).

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use kv_wal::record::{HEADER_BYTES, PAYLOAD_BYTES_MAX};
+use kv_wal::record::HEADER_BYTES;
 use thiserror::Error;
 
 use super::io::{LogRead, LogReadResult, Output, ReadLog, SendSnapshot};
@@ -28,7 +28,8 @@ use super::quorum::reached_by_majority;
 use super::read_index::ReadQueue;
 use super::{Raft, State};
 use crate::message::{
-    AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshotReply, Message, Proposal, SnapshotResult,
+    AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshotReply, Message, PROPOSAL_BYTES_MAX, Proposal,
+    SnapshotResult,
 };
 use crate::types::{Entry, EntryId, Index, Member, NodeId, Term, kind};
 
@@ -66,7 +67,7 @@ pub enum ProposeError {
     #[error("the disk is full")]
     DiskFull,
     /// For the caller: an entry can't hold this.
-    #[error("a payload of {bytes} bytes is above the limit of {PAYLOAD_BYTES_MAX}")]
+    #[error("a payload of {bytes} bytes is above the limit of {PROPOSAL_BYTES_MAX}")]
     TooLarge {
         /// Bytes of the payload.
         bytes: usize,
@@ -134,7 +135,7 @@ impl Raft {
         self.see(now);
         let leader = self.leader();
         let State::Leader(state) = &self.state else { return Err(ProposeError::NotLeader { leader }) };
-        if let Some(bytes) = proposals.iter().map(|one| one.payload.len()).find(|bytes| *bytes > PAYLOAD_BYTES_MAX) {
+        if let Some(bytes) = proposals.iter().map(|one| one.payload.len()).find(|bytes| *bytes > PROPOSAL_BYTES_MAX) {
             return Err(ProposeError::TooLarge { bytes });
         }
         if self.is_disk_full {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::message::PROPOSAL_BYTES_MAX;
+
 /// Settings of the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -16,7 +18,7 @@ pub struct Options {
     pub heartbeat_interval: Duration,
     /// AppendEntries with entries on their way to one follower, at most.
     pub inflight_messages_max: usize,
-    /// Bytes of entries in one AppendEntries. One entry is sent however large it is.
+    /// Bytes of entries in one AppendEntries, at most [`PROPOSAL_BYTES_MAX`]. One entry is sent however large it is.
     pub message_bytes_max: usize,
     /// Bytes of recent entries kept in memory to feed followers from. Entries that are not durable or not committed are
     /// kept beyond that.
@@ -46,6 +48,12 @@ pub enum OptionsError {
         election_timeout_min: Duration,
         /// As given.
         election_timeout_max: Duration,
+    },
+    /// Messages would not fit in a frame.
+    #[error("message_bytes_max ({bytes}) is above the limit of {PROPOSAL_BYTES_MAX}")]
+    MessageBytes {
+        /// As given.
+        bytes: usize,
     },
     /// With this at zero nothing could ever be sent or proposed.
     #[error("{name} must not be zero")]
@@ -86,6 +94,9 @@ impl Options {
                 election_timeout_max: self.election_timeout_max,
             });
         }
+        if self.message_bytes_max > PROPOSAL_BYTES_MAX {
+            return Err(OptionsError::MessageBytes { bytes: self.message_bytes_max });
+        }
         let limits = [
             ("inflight_messages_max", self.inflight_messages_max),
             ("message_bytes_max", self.message_bytes_max),
@@ -114,6 +125,8 @@ mod tests {
         assert!(matches!(equal.validate(), Err(OptionsError::Times { .. })), "elections would be split for ever");
         let slow = Options { heartbeat_interval: Duration::from_millis(600), ..Options::default() };
         assert!(matches!(slow.validate(), Err(OptionsError::Times { .. })));
+        let long = Options { message_bytes_max: 40 << 20, ..Options::default() };
+        assert_eq!(long.validate(), Err(OptionsError::MessageBytes { bytes: 40 << 20 }));
         let mute = Options { inflight_messages_max: 0, ..Options::default() };
         assert_eq!(mute.validate(), Err(OptionsError::Zero { name: "inflight_messages_max" }));
     }

@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
+use tokio_util::codec::Encoder;
+
 use super::sim::{STEP, Sim, member};
 use super::{entries, id, index};
-use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Message, VoteReply, VoteRequest};
-use crate::raft::{Boot, Options, Output, Raft, Role};
-use crate::types::{Configuration, EntryId, HardState, Index, Term};
+use crate::codec::{Frame, FrameCodec};
+use crate::message::{
+    AppendEntries, AppendEntriesReply, AppendResult, Forward, Message, PROPOSAL_BYTES_MAX, Proposal, VoteReply,
+    VoteRequest,
+};
+use crate::raft::{Boot, Options, Output, ProposeError, Raft, Role};
+use crate::types::{Configuration, EntryId, HardState, Index, Term, kind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -397,4 +404,28 @@ fn section_7_an_unreadable_entry_is_passed_by_a_checkpoint() {
     sim.checkpoint_only(leader);
     let all = sim.committed.len();
     sim.run_until("it converges", SECOND * 10, |sim| sim.nodes[away].applied.len() == all);
+}
+
+/// What is accepted can be replicated: the longest payload fits in a frame, in both messages that carry it.
+#[test]
+fn the_longest_proposal_can_be_sent() {
+    let propose = |bytes: usize| {
+        let mut raft = elected();
+        outputs(&mut raft, SECOND * 3);
+        durable_at(&mut raft, 1, 6);
+        let proposal = Proposal { kind: kind::COMMAND, payload: vec![0; bytes].into() };
+        let proposed = raft.propose(SECOND * 3, 0, std::slice::from_ref(&proposal));
+        let (sent, _) = outputs(&mut raft, SECOND * 3);
+        let forward = Message::Forward(Forward { term: raft.term(), proposals: vec![proposal] });
+        (proposed, [sent, vec![forward]].concat())
+    };
+    let (proposed, messages) = propose(PROPOSAL_BYTES_MAX);
+    assert_eq!(proposed, Ok(id(2, 7)));
+    let carries = |message: &&Message| matches!(message, Message::AppendEntries(append) if !append.entries.is_empty());
+    assert!(messages.iter().any(|message| carries(&message)));
+    for message in messages {
+        FrameCodec.encode(Frame::Message(message), &mut BytesMut::new()).expect("it fits in a frame");
+    }
+    let (refused, _) = propose(PROPOSAL_BYTES_MAX + 1);
+    assert_eq!(refused, Err(ProposeError::TooLarge { bytes: PROPOSAL_BYTES_MAX + 1 }));
 }
