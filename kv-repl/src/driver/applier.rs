@@ -45,7 +45,7 @@ pub(crate) struct Applier<S: StateMachine, R: LogReader> {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) received: Received<S>,
     pub(crate) core: UnboundedSender<Own>,
-    /// This process, as its session is opened.
+    /// This process, as its session is first asked for.
     pub(crate) node: NodeId,
     pub(crate) nonce: u64,
     pub(crate) checkpoint_log_bytes: u64,
@@ -56,6 +56,8 @@ pub(crate) struct Applier<S: StateMachine, R: LogReader> {
 /// What the thread knows between tasks.
 struct Progress {
     session: Option<u64>,
+    /// This process, as its session is asked for.
+    nonce: u64,
     log_bytes: u64,
     checkpoint_running: Arc<AtomicBool>,
     checkpoint_thread: Option<JoinHandle<()>>,
@@ -72,6 +74,7 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
     fn run(&self, tasks: &Receiver<ApplyTask>) -> Result<(), String> {
         let mut progress = Progress {
             session: None,
+            nonce: self.nonce,
             log_bytes: 0,
             checkpoint_running: Arc::new(AtomicBool::new(false)),
             checkpoint_thread: None,
@@ -126,19 +129,21 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
 
     /// Gives the effects to those of this process that wait for them.
     fn deliver(&self, effects: &mut Vec<(Index, Effect<S::Outcome>)>, progress: &mut Progress) {
-        let mine = &mut progress.session;
         self.shared.answer(effects.drain(..).filter_map(|(index, effect)| match effect {
-            Effect::Outcome { session, sequence, outcome } if Some(session) == *mine => {
+            Effect::Outcome { session, sequence, outcome } if Some(session) == progress.session => {
                 Some((sequence, Answer::Outcome(outcome)))
             }
-            Effect::Mark { session, sequence } if Some(session) == *mine => Some((sequence, Answer::Marked(index))),
-            Effect::Skipped { session, sequence } if Some(session) == *mine => Some((sequence, Answer::Lost)),
-            Effect::Session { session, node, nonce } if node == self.node && nonce == self.nonce => {
-                *mine = Some(session);
-                self.tell_core(Own::SessionOpen(session));
+            Effect::Mark { session, sequence } if Some(session) == progress.session => {
+                Some((sequence, Answer::Marked(index)))
+            }
+            Effect::Skipped { session, sequence } if Some(session) == progress.session => {
+                Some((sequence, Answer::Lost))
+            }
+            Effect::Session { session, node, nonce } if node == self.node => {
+                self.see_session(session, nonce, progress);
                 None
             }
-            Effect::Gap { session } if Some(session) == *mine => {
+            Effect::Gap { session } if Some(session) == progress.session => {
                 self.tell_core(Own::Resend);
                 None
             }
@@ -146,10 +151,27 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         }));
     }
 
+    /// The session of this node is that of the process `nonce`: this one, one before it, or one that began later. The last
+    /// means that the disk was put back to an earlier state: this process begins again, as a still later one.
+    fn see_session(&self, session: u64, nonce: u64, progress: &mut Progress) {
+        match nonce.cmp(&progress.nonce) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal => {
+                progress.session = Some(session);
+                self.tell_core(Own::SessionOpen(session));
+            }
+            std::cmp::Ordering::Greater => {
+                progress.session = None;
+                progress.nonce = nonce.saturating_add(1);
+                self.tell_core(Own::SessionReplaced { nonce: progress.nonce });
+            }
+        }
+    }
+
     fn restore(&self, last: EntryId, progress: &mut Progress) -> Result<(), String> {
         let received = self.received.lock().take().filter(|state| state.applied == last);
         let new = received.ok_or_else(|| format!("the received checkpoint at entry {last} is missing"))?;
-        let mine = new.session(self.node, self.nonce);
+        let mine = new.session(self.node);
         let mut state = self.shared.state.write();
         if state.applied.index >= last.index {
             return Ok(());
@@ -159,10 +181,11 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         drop(state);
         drop(old);
         info!(%last, "restored the state from a received checkpoint");
-        if let Some((session, last_sequence)) = mine {
-            self.shared.answers_lost_up_to(last_sequence);
-            progress.session = Some(session);
-            self.tell_core(Own::SessionOpen(session));
+        if let Some((session, nonce, last_sequence)) = mine {
+            if nonce == progress.nonce {
+                self.shared.answers_lost_up_to(last_sequence);
+            }
+            self.see_session(session, nonce, progress);
         }
         progress.log_bytes = 0;
         self.shared.advance_applied(last.index);

@@ -19,7 +19,7 @@ use super::task::Own;
 use super::threads;
 use super::traits::{Log, LogError};
 use crate::raft::Write;
-use crate::types::{EntryId, Member};
+use crate::types::EntryId;
 
 /// A full disk is tried again after this.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
@@ -35,21 +35,26 @@ pub(crate) enum LogTask {
 /// Starts the thread. It ends when the sender is dropped, or when the log has failed.
 pub(crate) fn spawn<L: Log>(
     log: L,
-    me: Member,
+    node: NodeState,
     core: UnboundedSender<Own>,
 ) -> std::io::Result<(Sender<LogTask>, JoinHandle<()>)> {
     let (sender, receiver) = channel();
     let thread = threads::spawn("log", core.clone(), move || {
-        run(log, me, &receiver, &core).map_err(|failure| failure.to_string())
+        run(log, node, &receiver, &core).map_err(|failure| failure.to_string())
     })?;
     Ok((sender, thread))
 }
 
-fn run<L: Log>(mut log: L, me: Member, tasks: &Receiver<LogTask>, core: &UnboundedSender<Own>) -> Result<(), LogError> {
+fn run<L: Log>(
+    mut log: L,
+    node: NodeState,
+    tasks: &Receiver<LogTask>,
+    core: &UnboundedSender<Own>,
+) -> Result<(), LogError> {
     let mut queue = VecDeque::new();
     let mut is_full = false;
     while gather(tasks, &mut queue, is_full) {
-        let (written, stuck) = write(&mut log, me, &mut queue)?;
+        let (written, stuck) = write(&mut log, node, &mut queue)?;
         log.sync()?;
         // The core may have ended first; then the next turn is the last.
         if let Some(durable) = written.map(Write::into_durable) {
@@ -92,13 +97,13 @@ fn gather(tasks: &Receiver<LogTask>, queue: &mut VecDeque<LogTask>, is_full: boo
 /// the disk was full before the queue was empty.
 fn write<L: Log>(
     log: &mut L,
-    me: Member,
+    node: NodeState,
     queue: &mut VecDeque<LogTask>,
 ) -> Result<(Option<Write>, Option<LogError>), LogError> {
     let mut written = None;
     while let Some(task) = queue.front() {
         let done = match task {
-            LogTask::Write(write) => append(log, me, write),
+            LogTask::Write(write) => append(log, node, write),
             LogTask::Truncate(upto) => log.truncate_prefix(*upto),
         };
         match done {
@@ -114,11 +119,11 @@ fn write<L: Log>(
     Ok((written, None))
 }
 
-fn append<L: Log>(log: &mut L, me: Member, write: &Write) -> Result<(), LogError> {
+fn append<L: Log>(log: &mut L, node: NodeState, write: &Write) -> Result<(), LogError> {
     if let Some(base) = write.reset {
         log.reset(base)?;
     }
-    let state = write.hard_state.map(|hard_state| NodeState { me, hard_state }.encode());
+    let state = write.hard_state.map(|hard_state| NodeState { hard_state, ..node }.encode());
     if write.entries.is_empty() && state.is_none() {
         return Ok(());
     }

@@ -209,8 +209,12 @@ impl Origin {
 
     /// The session is open: its number.
     pub(crate) fn session_opened(&mut self, session: u64) {
-        assert!(self.session.is_none_or(|known| known == session), "a process has one session");
         self.session = Some(session);
+    }
+
+    /// The session has ended, or never was: begins again as the process `nonce`. What was unanswered stays so.
+    pub(crate) fn session_replaced(&mut self, nonce: u64) {
+        *self = Origin { target: self.target, ..Origin::new(self.node, nonce) };
     }
 
     /// What opens the session, if that has to be asked for now.
@@ -334,6 +338,20 @@ mod tests {
         origin.send_again(NOW);
         origin.answered(NOW, 5);
         assert_eq!(origin.bytes, 0);
+    }
+
+    #[test]
+    fn without_its_session_it_begins_again() {
+        let mut origin = origin();
+        origin.take(&submission(3));
+        origin.sent(NOW, 2);
+        origin.session_replaced(7);
+        assert!(!origin.has_room(), "no session");
+        let request = origin.session_request(NOW).expect("it asks for another one");
+        assert_eq!(request.payload, session_payload(NodeId::new(1), 7));
+        origin.session_opened(12);
+        assert!(origin.unsent(1 << 20).is_empty());
+        assert_eq!(origin.take(&submission(1)), Some(1));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(crate) struct Replicated<S> {
 pub(crate) enum Effect<O> {
     /// Nothing that anybody waits for.
     Nothing,
-    /// A session was opened, or was open already.
+    /// A session was asked for; this is the one that the node has now, perhaps of a later process.
     Session { session: u64, node: NodeId, nonce: u64 },
     /// A command was executed.
     Outcome { session: u64, sequence: u64, outcome: O },
@@ -117,12 +117,13 @@ impl<S: StateMachine> Replicated<S> {
         }
         let node = NodeId::new(payload.get_u64_le());
         let nonce = payload.get_u64_le();
-        Effect::Session { session: self.sessions.open(index.get(), node, nonce), node, nonce }
+        let (session, nonce) = self.sessions.open(index.get(), node, nonce);
+        Effect::Session { session, node, nonce }
     }
 
-    /// Session of the process `nonce` of `node`, and its last executed command.
-    pub(crate) fn session(&self, node: NodeId, nonce: u64) -> Option<(u64, u64)> {
-        self.sessions.find(node, nonce)
+    /// The node's session: its number, the nonce of its process, and its last executed command.
+    pub(crate) fn session(&self, node: NodeId) -> Option<(u64, u64, u64)> {
+        self.sessions.find(node)
     }
 
     /// Everything but the state machine, as bytes that are the same on every node.

@@ -169,6 +169,14 @@ impl<S: StateMachine> Shared<S> {
         self.pending.lock().skip_to(sequence + 1);
     }
 
+    /// The session has ended: nothing that waits will be answered, and numbers begin again at 1.
+    pub(crate) fn answers_lost(&self) {
+        let mut pending = self.pending.lock();
+        let end = pending.batches.back().map_or(pending.next, |last| last.first + last.count as u64);
+        pending.skip_to(end);
+        pending.next = 1;
+    }
+
     /// Number of the next command to be answered: all before it are done.
     pub(crate) fn next_unanswered(&self) -> u64 {
         self.pending.lock().next

@@ -1,7 +1,7 @@
 //! From what the disk holds to a running node: the same steps on first boot and on every restart.
 //!
-//! 1. The state blob of the log says who the node is; an empty log gets a new incarnation, durable before anybody hears
-//!    of it.
+//! 1. The state blob of the log says who the node is; an empty log gets a new incarnation. It is durable, and the start is
+//!    counted, before anybody hears of it.
 //! 2. The newest checkpoint that is whole gives the state.
 //! 3. Log and checkpoint are brought together: see `reconcile`.
 //! 4. Without a founding record the node waits until the cluster is founded (see `founding`); then the core runs.
@@ -119,7 +119,7 @@ impl<S: StateMachine> Replica<S> {
 }
 
 fn boot<S: StateMachine, L: Log>(config: &ReplicaConfig, mut log: L) -> Result<Booted<S, L>, StartError> {
-    let node = node_state(config.id, &mut log)?;
+    let mut node = node_state(config.id, &log)?;
     let failed = |source| StartError::Checkpoints { path: config.dir.clone(), source };
     let checkpoints = Checkpoints::open(&config.dir).map_err(failed)?;
     let found = checkpoints.load_newest().map_err(failed)?;
@@ -129,6 +129,9 @@ fn boot<S: StateMachine, L: Log>(config: &ReplicaConfig, mut log: L) -> Result<B
         Some(record) => Some(record.clone()),
         None => founding_entry(&log.reader())?,
     };
+    node.starts += 1;
+    log.append(&[], Some(&node.encode()))?;
+    log.sync()?;
     info!(
         id = %config.id, incarnation = %node.me.incarnation, term = %node.hard_state.term,
         checkpoint = %state.applied, last = %log.reader().last(), "disk read"
@@ -136,7 +139,8 @@ fn boot<S: StateMachine, L: Log>(config: &ReplicaConfig, mut log: L) -> Result<B
     Ok(Booted { log, state, node, checkpoints, founding })
 }
 
-fn node_state<L: Log>(id: NodeId, log: &mut L) -> Result<NodeState, StartError> {
+/// Who the node is. If its log is empty it gets a new incarnation, which is not stored yet.
+fn node_state<L: Log>(id: NodeId, log: &L) -> Result<NodeState, StartError> {
     if let Some(blob) = log.state() {
         let node = NodeState::decode(&blob).ok_or(StartError::State("unknown format"))?;
         if node.me.id != id {
@@ -148,10 +152,7 @@ fn node_state<L: Log>(id: NodeId, log: &mut L) -> Result<NodeState, StartError> 
         return Err(StartError::State("there are entries but no node state"));
     }
     let incarnation = Incarnation::new(draw_number()?);
-    let node = NodeState { me: Member::new(id, incarnation), hard_state: HardState::default() };
-    log.append(&[], Some(&node.encode()))?;
-    log.sync()?;
-    Ok(node)
+    Ok(NodeState { me: Member::new(id, incarnation), hard_state: HardState::default(), starts: 0 })
 }
 
 /// Brings log and checkpoint together. `c` is the checkpoint's last entry.
@@ -340,7 +341,8 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         let other = |error: std::io::Error| StartError::Other(Box::new(error));
         let started = Instant::now();
         let reader = self.booted_log.reader();
-        let nonce = draw_number()?;
+        // Later starts have greater ones; the rest tells a disk from its copy.
+        let nonce = self.node.starts << 32 | draw_number()? >> 32;
         let applied = self.shared.applied();
         let boot = Boot {
             hard_state: self.node.hard_state,
@@ -352,7 +354,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         };
         let options = crate::raft::Options { seed: draw_number()?, ..self.config.raft.clone() };
         let raft = Raft::new(self.node.me, options, boot, started.elapsed());
-        let (log, log_thread) = log_writer::spawn(self.booted_log, self.node.me, self.own.clone()).map_err(other)?;
+        let (log, log_thread) = log_writer::spawn(self.booted_log, self.node, self.own.clone()).map_err(other)?;
         let received: Received<S> = Arc::new(Mutex::new(None));
         let backlog_bytes = Arc::new(AtomicUsize::new(0));
         let applier = Applier {

@@ -55,6 +55,8 @@ pub(crate) enum Own {
     Send { to: NodeId, message: Message },
     /// This process has its session.
     SessionOpen(u64),
+    /// Another process has the session of this node: this one asks for its own again, with this nonce.
+    SessionReplaced { nonce: u64 },
     /// A command of this process is missing in the log.
     Resend,
     /// The log up to here is no longer needed.
@@ -160,6 +162,10 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Own::Snapshot { from, progress } => self.raft.handle_snapshot(now, from, progress),
             Own::Send { to, message } => self.send(to, message),
             Own::SessionOpen(session) => self.origin.session_opened(session),
+            Own::SessionReplaced { nonce } => {
+                self.origin.session_replaced(nonce);
+                self.shared.answers_lost();
+            }
             Own::Resend => self.origin.gap_seen(now),
             Own::Checkpointed(upto) => {
                 self.raft.handle_truncated(upto);
