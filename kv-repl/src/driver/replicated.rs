@@ -86,7 +86,8 @@ impl<S: StateMachine> Replicated<S> {
             kind::MARK => self.admit(&mut payload, |_, session, sequence, _| Effect::Mark { session, sequence }),
             kind::SKIP => self.admit(&mut payload, |_, session, sequence, _| Effect::Skipped { session, sequence }),
             kind::SESSION => self.apply_session(entry.index(), payload),
-            kind::FOUNDING => {
+            // The record is the first entry of every log; anywhere else it would wipe the state.
+            kind::FOUNDING if entry.index() == FoundingRecord::ENTRY_ID.index => {
                 if let Some(record) = FoundingRecord::decode(&payload) {
                     self.machine = S::create(record.secret);
                     self.founding = Some(record);
@@ -184,4 +185,73 @@ fn take_command_header(payload: &mut Bytes) -> Option<(u64, u64)> {
         return None;
     }
     Some((payload.get_u64_le(), payload.get_u64_le()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::traits::BoxError;
+    use crate::types::{Configuration, Incarnation, Kind, Member, Term};
+
+    /// Counts commands since its creation.
+    struct Counter(u64);
+
+    impl StateMachine for Counter {
+        type Outcome = u64;
+        type View = u64;
+
+        fn create(_secret: [u8; 32]) -> Counter {
+            Counter(0)
+        }
+
+        fn apply(&mut self, _index: Index, _stamp_ms: u64, _command: &Bytes) -> u64 {
+            self.0 += 1;
+            self.0
+        }
+
+        fn view(&self) -> u64 {
+            self.0
+        }
+
+        fn digest(&self) -> [u8; 32] {
+            [self.0 as u8; 32]
+        }
+
+        fn save(_view: &u64, _meta: &CheckpointMeta, _out: &mut dyn std::io::Write) -> std::io::Result<()> {
+            Ok(())
+        }
+
+        fn load(_input: &mut dyn std::io::Read) -> Result<(Counter, CheckpointMeta), BoxError> {
+            Err("not used".into())
+        }
+    }
+
+    fn entry(at: u64, kind: Kind, payload: &[u8]) -> Entry {
+        Entry::encode(&mut BytesMut::new(), EntryId::new(Term::new(1), Index::new(at)), 0, kind, payload)
+    }
+
+    #[test]
+    fn a_cluster_is_founded_once() {
+        let voters = vec![Member::new(NodeId::new(1), Incarnation::new(7))];
+        let record = FoundingRecord { configuration: Configuration::new(voters), secret: [9; 32] };
+        let mut state = Replicated::<Counter>::empty();
+        state.apply(&record.entry());
+        let session = state.apply(&entry(2, kind::SESSION, &session_payload(NodeId::new(1), 5)));
+        assert_eq!(session, Effect::Session { session: 2, node: NodeId::new(1), nonce: 5 });
+        let mut command = BytesMut::new();
+        put_command(2, 1, b"count", &mut command);
+        assert_eq!(
+            state.apply(&entry(3, kind::COMMAND, &command)),
+            Effect::Outcome { session: 2, sequence: 1, outcome: 1 }
+        );
+        let other = FoundingRecord { secret: [8; 32], ..record.clone() };
+        assert_eq!(state.apply(&entry(4, kind::FOUNDING, &other.encode())), Effect::Nothing);
+        assert_eq!((state.machine.0, state.founding), (1, Some(record)), "nothing was wiped");
+    }
+
+    #[test]
+    fn only_what_clients_ask_for_is_forwarded() {
+        let forwarded: Vec<u8> = (0..=u8::MAX).filter(|number| kind::is_forwarded(Kind(*number))).collect();
+        assert_eq!(forwarded, [kind::COMMAND, kind::SESSION, kind::MARK, kind::SKIP].map(|kind| kind.0));
+    }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::applier::ApplyTask;
 use super::log_writer::LogTask;
@@ -32,7 +32,7 @@ use super::snapshots::SnapshotTask;
 use super::traits::{LogReader, StateMachine};
 use crate::message::{Forward, Message};
 use crate::raft::{Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress};
-use crate::types::{EntryId, Member, NodeId};
+use crate::types::{EntryId, Member, NodeId, kind};
 
 /// Events taken from one queue in one turn.
 const TURN_EVENTS: usize = 256;
@@ -199,6 +199,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn handle_forward(&mut self, now: Duration, from: Member, forward: Forward) {
         if forward.term != self.raft.term() || self.raft.role() != Role::Leader {
             debug!(%from, "commands were forwarded to a node that does not lead");
+        } else if let Some(proposal) = forward.proposals.iter().find(|proposal| !kind::is_forwarded(proposal.kind)) {
+            warn!(%from, kind = ?proposal.kind, "something was forwarded that no client can ask for; ignored");
         } else if let Err(error) = self.raft.propose(now, wall_clock_ms(), &forward.proposals) {
             debug!(%from, ?error, "forwarded commands can't be taken now");
         }
