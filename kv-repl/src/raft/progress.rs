@@ -145,7 +145,7 @@ impl Peer {
         let next = log.last_within(bound).map_or(log.base().index, |common| common.index.next());
         match self.progress {
             Progress::Probe { .. } if refused == self.next_index.prev() => {
-                self.match_index = self.match_index.min(bound.index);
+                self.match_index = self.match_index.min(next.prev());
                 self.probe(next);
             }
             Progress::Replicate { .. } => self.probe(next.max(self.match_index.next())),
@@ -270,6 +270,14 @@ mod tests {
         assert_eq!((peer.match_index, peer.next_index), (index(9), index(10)), "it may be an old message: ask again");
         peer.refused(index(9), id(1, 2), &log());
         assert_eq!((peer.match_index, peer.next_index), (index(2), index(3)), "the log is lost: begin again");
+    }
+
+    #[test]
+    fn what_is_given_up_ends_before_the_next_entry() {
+        let mut peer = replicating(9);
+        peer.refused(index(9), id(1, 5), &log());
+        peer.refused(index(9), id(1, 5), &log());
+        assert_eq!((peer.match_index, peer.next_index), (index(3), index(4)), "entry 4 of that log is of another term");
     }
 
     #[test]
