@@ -143,7 +143,7 @@ impl Raft {
         }
         let bytes: usize = proposals.iter().map(|one| HEADER_BYTES + one.payload.len()).sum();
         let waiting_bytes = state.uncommitted_bytes.max(self.writes.waiting_bytes());
-        if waiting_bytes + bytes > self.options.uncommitted_bytes_max {
+        if waiting_bytes > 0 && waiting_bytes + bytes > self.options.uncommitted_bytes_max {
             return Err(ProposeError::Busy { waiting_bytes, bytes });
         }
         self.append_proposals(stamp_ms, proposals, bytes);

@@ -24,7 +24,7 @@ pub struct Options {
     /// kept beyond that.
     pub tail_bytes_max: usize,
     /// Bytes of entries that a leader takes before they are committed and durable in its own log; beyond it proposals are
-    /// refused.
+    /// refused, unless nothing waits.
     pub uncommitted_bytes_max: usize,
     /// A node whose disk has had a write for this long does not campaign, and does not lead if others commit without it.
     pub write_stall_max: Duration,

@@ -1,0 +1,46 @@
+//! What is bounded, and what comes from beyond the bounds.
+
+use std::time::Duration;
+
+use super::id;
+use super::sim::member;
+use crate::message::Proposal;
+use crate::raft::{Boot, Options, Output, ProposeError, Raft};
+use crate::types::{Configuration, EntryId, HardState, Index, Term, kind};
+
+const LATER: Duration = Duration::from_secs(3);
+
+/// One core of a cluster of `count`, with an empty log.
+fn core(count: usize, options: Options) -> Raft {
+    let boot = Boot {
+        hard_state: HardState { term: Term::new(1), voted_for: None },
+        configuration: Configuration::new((0..count).map(member).collect()),
+        base: EntryId::ZERO,
+        terms: Vec::new(),
+        last: Index::ZERO,
+        applied: Index::ZERO,
+    };
+    Raft::new(member(0), options, boot, Duration::ZERO)
+}
+
+/// Carries out every write.
+fn settle(raft: &mut Raft) {
+    while let Some(output) = raft.poll_output() {
+        if let Output::Write(write) = output {
+            raft.handle_durable(LATER, write.into_durable());
+        }
+    }
+}
+
+#[test]
+fn a_proposal_above_the_limit_is_taken_when_nothing_waits() {
+    let mut raft = core(1, Options { uncommitted_bytes_max: 100, ..Options::default() });
+    raft.handle_timeout(LATER);
+    settle(&mut raft);
+    let large = Proposal { kind: kind::COMMAND, payload: vec![0; 1000].into() };
+    let propose = |raft: &mut Raft| raft.propose(LATER, 0, std::slice::from_ref(&large));
+    assert_eq!(propose(&mut raft), Ok(id(2, 2)));
+    assert!(matches!(propose(&mut raft), Err(ProposeError::Busy { .. })), "one at a time");
+    settle(&mut raft);
+    assert_eq!(propose(&mut raft), Ok(id(2, 3)));
+}
