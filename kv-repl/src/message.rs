@@ -187,6 +187,21 @@ pub struct Proposal {
 }
 
 impl Message {
+    /// The sender's term; for a pre-vote the term it would have.
+    pub fn term(&self) -> Term {
+        match self {
+            Message::PreVote(request) | Message::RequestVote(request) => request.term,
+            Message::PreVoteReply(reply) | Message::RequestVoteReply(reply) => reply.term,
+            Message::AppendEntries(append) => append.term,
+            Message::AppendEntriesReply(reply) => reply.term,
+            Message::InstallSnapshot(piece) => piece.term,
+            Message::InstallSnapshotReply(reply) => reply.term,
+            Message::ReadIndex(request) => request.term,
+            Message::ReadIndexReply(reply) => reply.term,
+            Message::Forward(forward) => forward.term,
+        }
+    }
+
     /// The name used in logs and transcripts.
     pub fn name(&self) -> &'static str {
         match self {

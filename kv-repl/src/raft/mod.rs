@@ -60,6 +60,10 @@ use self::writes::Writes;
 use crate::message::Message;
 use crate::types::{Configuration, Entry, EntryId, HardState, Index, Member, NodeId, Term};
 
+/// The most terms that a node can have missed. An election a second takes a century for them, so a term that is further
+/// ahead is not of this cluster; and a node that believed in one near the end of numbers could never be led again.
+const TERMS_MISSED_MAX: u64 = 1 << 32;
+
 /// One node's part in Raft.
 pub struct Raft {
     me: Member,
@@ -140,10 +144,13 @@ impl Raft {
     }
 
     /// Takes a message. Ignored if `from` is not a member of the configuration, incarnation included: a node that lost
-    /// its disk must not be taken for the one that once voted and acknowledged.
+    /// its disk must not be taken for the one that once voted and acknowledged. Ignored too if its term cannot be true.
     pub fn handle_message(&mut self, now: Duration, from: Member, message: Message) {
         self.see(now);
         if from.id == self.me.id || !self.configuration.is_voter(from) {
+            return;
+        }
+        if message.term().get().saturating_sub(self.hard_state.term.get()) > TERMS_MISSED_MAX {
             return;
         }
         match message {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::id;
 use super::sim::member;
-use crate::message::Proposal;
+use crate::message::{
+    AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshot, InstallSnapshotReply, Message, Proposal,
+    ReadIndex, ReadIndexReply, SnapshotResult, VoteReply, VoteRequest,
+};
 use crate::raft::{Boot, Options, Output, ProposeError, Raft};
 use crate::types::{Configuration, EntryId, HardState, Index, Term, kind};
 
@@ -43,4 +46,53 @@ fn a_proposal_above_the_limit_is_taken_when_nothing_waits() {
     assert!(matches!(propose(&mut raft), Err(ProposeError::Busy { .. })), "one at a time");
     settle(&mut raft);
     assert_eq!(propose(&mut raft), Ok(id(2, 3)));
+}
+
+/// Terms can't go on from the last one: whoever learnt of it could never be led again.
+#[test]
+fn a_term_that_no_cluster_reaches_is_not_believed() {
+    let (last, connection, round, token) = (EntryId::ZERO, 1, 1, 1);
+    for term in [Term::new(u64::MAX), Term::new(u64::MAX - 1), Term::new(1 << 40)] {
+        let vote = VoteRequest { term, last };
+        let no = VoteReply { term, granted: false };
+        let (prev, committed, entries) = (EntryId::ZERO, Index::ZERO, Vec::new());
+        let messages = [
+            Message::PreVote(vote),
+            Message::PreVoteReply(no),
+            Message::RequestVote(vote),
+            Message::RequestVoteReply(no),
+            Message::AppendEntries(AppendEntries { term, prev, committed, round, connection, entries }),
+            Message::AppendEntriesReply(AppendEntriesReply {
+                term,
+                round,
+                connection,
+                result: AppendResult::StaleTerm,
+            }),
+            Message::InstallSnapshot(InstallSnapshot {
+                term,
+                connection,
+                last,
+                file_bytes: 1,
+                offset: 0,
+                data: bytes::Bytes::new(),
+            }),
+            Message::InstallSnapshotReply(InstallSnapshotReply {
+                term,
+                connection,
+                last,
+                result: SnapshotResult::StaleTerm,
+            }),
+            Message::ReadIndex(ReadIndex { term, token }),
+            Message::ReadIndexReply(ReadIndexReply { term, token, index: None }),
+        ];
+        for message in messages {
+            let mut raft = core(3, Options::default());
+            raft.handle_timeout(LATER);
+            settle(&mut raft);
+            let name = message.name();
+            raft.handle_message(LATER, member(1), message);
+            assert_eq!(raft.term(), Term::new(1), "{name}");
+            assert!(raft.poll_output().is_none(), "{name}");
+        }
+    }
 }
