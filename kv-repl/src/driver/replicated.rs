@@ -190,45 +190,8 @@ fn take_command_header(payload: &mut Bytes) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::traits::BoxError;
-    use crate::types::{Configuration, Incarnation, Kind, Member, Term};
-
-    /// Counts commands since its creation.
-    struct Counter(u64);
-
-    impl StateMachine for Counter {
-        type Outcome = u64;
-        type View = u64;
-
-        fn create(_secret: [u8; 32]) -> Counter {
-            Counter(0)
-        }
-
-        fn apply(&mut self, _index: Index, _stamp_ms: u64, _command: &Bytes) -> u64 {
-            self.0 += 1;
-            self.0
-        }
-
-        fn view(&self) -> u64 {
-            self.0
-        }
-
-        fn digest(&self) -> [u8; 32] {
-            [self.0 as u8; 32]
-        }
-
-        fn save(_view: &u64, _meta: &CheckpointMeta, _out: &mut dyn std::io::Write) -> std::io::Result<()> {
-            Ok(())
-        }
-
-        fn load(_input: &mut dyn std::io::Read) -> Result<(Counter, CheckpointMeta), BoxError> {
-            Err("not used".into())
-        }
-    }
-
-    fn entry(at: u64, kind: Kind, payload: &[u8]) -> Entry {
-        Entry::encode(&mut BytesMut::new(), EntryId::new(Term::new(1), Index::new(at)), 0, kind, payload)
-    }
+    use crate::driver::testing::{Counter, entry};
+    use crate::types::{Configuration, Incarnation, Kind, Member};
 
     #[test]
     fn a_cluster_is_founded_once() {

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
-use super::applier::Received;
 use super::checkpoints::{Checkpoints, Incoming};
+use super::replicated::Replicated;
 use super::task::Own;
 use super::threads;
 use super::traits::StateMachine;
@@ -36,7 +36,7 @@ pub(crate) enum SnapshotTask {
 
 struct Mover<S: StateMachine> {
     checkpoints: Checkpoints,
-    received: Received<S>,
+    received: Sender<Box<Replicated<S>>>,
     core: UnboundedSender<Own>,
     outgoing: BTreeMap<NodeId, Outgoing>,
     incoming: Option<Incoming>,
@@ -48,10 +48,11 @@ struct Outgoing {
     file_bytes: u64,
 }
 
-/// Starts the thread. It ends when the sender is dropped.
+/// Starts the thread. It ends when the sender is dropped. With each [`SnapshotProgress::Received`] comes the state itself
+/// through `received`.
 pub(crate) fn spawn<S: StateMachine>(
     checkpoints: Checkpoints,
-    received: Received<S>,
+    received: Sender<Box<Replicated<S>>>,
     core: UnboundedSender<Own>,
 ) -> std::io::Result<(Sender<SnapshotTask>, JoinHandle<()>)> {
     let (sender, receiver): (_, Receiver<SnapshotTask>) = channel();
@@ -132,8 +133,52 @@ impl<S: StateMachine> Mover<S> {
         }
         let complete = self.incoming.take().expect("just looked at");
         let state = self.checkpoints.accept(complete)?;
-        *self.received.lock() = Some(state);
         self.checkpoints.prune()?;
+        // The core may have ended first.
+        let _ = self.received.send(Box::new(state));
         Ok(SnapshotProgress::Received { last: piece.last })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::testing::{Counter, state_at};
+    use crate::types::{Index, Term};
+
+    const LEADER: NodeId = NodeId::new(2);
+
+    /// The file of a checkpoint of `applied` entries, as a leader sends it.
+    fn whole(applied: u64) -> InstallSnapshot {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let state = state_at(applied);
+        checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        let (last, file_bytes, file) = checkpoints.open_newest().expect("readable").expect("just written");
+        let mut data = vec![0; file_bytes as usize];
+        file.read_exact_at(&mut data, 0).expect("readable");
+        InstallSnapshot { term: Term::new(1), connection: 1, last, file_bytes, offset: 0, data: Bytes::from(data) }
+    }
+
+    #[test]
+    fn each_received_state_comes_with_its_event() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let (received, states) = channel();
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let (tasks, thread) = spawn::<Counter>(checkpoints, received, core).expect("starts");
+        for applied in [5, 9] {
+            tasks.send(SnapshotTask::Piece { from: LEADER, piece: whole(applied) }).expect("it runs");
+        }
+        drop(tasks);
+        thread.join().expect("no panic");
+        for applied in [5, 9].map(Index::new) {
+            let Some(Own::Snapshot { progress: SnapshotProgress::Received { last }, .. }) = events.blocking_recv()
+            else {
+                panic!("both are complete");
+            };
+            assert_eq!(last.index, applied);
+            assert_eq!(states.try_recv().expect("the state is there before its event").applied, last);
+        }
     }
 }

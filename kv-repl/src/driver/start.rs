@@ -6,6 +6,7 @@
 //! 3. Log and checkpoint are brought together: see `reconcile`.
 //! 4. Without a founding record the node waits until the cluster is founded (see `founding`); then the core runs.
 
+use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -13,13 +14,13 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::applier::{Applier, Received};
+use super::applier::Applier;
 use super::checkpoints::Checkpoints;
 use super::config::{ReplicaConfig, StartError};
 use super::founding::{Founding, FoundingRecord};
@@ -355,13 +356,12 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         let options = crate::raft::Options { seed: draw_number()?, ..self.config.raft.clone() };
         let raft = Raft::new(self.node.me, options, boot, started.elapsed());
         let (log, log_thread) = log_writer::spawn(self.booted_log, self.node, self.own.clone()).map_err(other)?;
-        let received: Received<S> = Arc::new(Mutex::new(None));
+        let (receiving, received) = std::sync::mpsc::channel();
         let backlog_bytes = Arc::new(AtomicUsize::new(0));
         let applier = Applier {
             shared: self.shared.clone(),
             reader: reader.clone(),
             checkpoints: self.checkpoints.clone(),
-            received: received.clone(),
             core: self.own.clone(),
             node: self.node.me.id,
             nonce,
@@ -370,7 +370,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         };
         let (apply, apply_thread) = applier.spawn().map_err(other)?;
         let (snapshots, snapshot_thread) =
-            snapshots::spawn(self.checkpoints, received, self.own.clone()).map_err(other)?;
+            snapshots::spawn(self.checkpoints, receiving, self.own.clone()).map_err(other)?;
         let task = Task {
             raft,
             shared: self.shared,
@@ -378,6 +378,8 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             log,
             apply,
             snapshots,
+            received,
+            unrestored: BTreeMap::new(),
             own: self.own,
             links: self.links,
             origin: Origin::new(self.node.me.id, nonce),

@@ -12,10 +12,11 @@
 //! threads is not, because a thread that waited for the core while the core waited for it would never end; each thread
 //! has at most as much in it as the core has asked for.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
@@ -27,6 +28,7 @@ use super::log_writer::LogTask;
 use super::origin::{Origin, Submission};
 use super::peers::{Link, PeerEvent};
 use super::reads::{ReadRequest, Reads};
+use super::replicated::Replicated;
 use super::shared::{CoreView, Shared};
 use super::snapshots::SnapshotTask;
 use super::traits::{LogReader, StateMachine};
@@ -81,8 +83,12 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) reader: R,
     pub(crate) log: Sender<LogTask>,
-    pub(crate) apply: Sender<ApplyTask>,
+    pub(crate) apply: Sender<ApplyTask<S>>,
     pub(crate) snapshots: Sender<SnapshotTask>,
+    /// The states that were received, in the order of their events.
+    pub(crate) received: Receiver<Box<Replicated<S>>>,
+    /// Those that the core has heard of, until it has said what becomes of them.
+    pub(crate) unrestored: BTreeMap<EntryId, Box<Replicated<S>>>,
     pub(crate) own: mpsc::UnboundedSender<Own>,
     pub(crate) links: Vec<Link>,
     pub(crate) origin: Origin,
@@ -159,7 +165,12 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Own::Durable(durable) => self.raft.handle_durable(now, durable),
             Own::DiskFull(is_full) => self.raft.handle_disk_full(now, is_full),
             Own::LogRead(read) => self.raft.handle_log_read(now, read),
-            Own::Snapshot { from, progress } => self.raft.handle_snapshot(now, from, progress),
+            Own::Snapshot { from, progress } => {
+                if let SnapshotProgress::Received { last } = progress {
+                    self.unrestored.extend(self.received.try_recv().ok().map(|state| (last, state)));
+                }
+                self.raft.handle_snapshot(now, from, progress);
+            }
             Own::Send { to, message } => self.send(to, message),
             Own::SessionOpen(session) => self.origin.session_opened(session),
             Own::SessionReplaced { nonce } => {
@@ -216,6 +227,9 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         while let Some(output) = self.raft.poll_output() {
             self.carry_out(now, output);
         }
+        if !self.raft.is_restoring() {
+            self.unrestored.clear();
+        }
         *self.shared.core.lock() = CoreView {
             role: self.raft.role(),
             term: self.raft.term(),
@@ -263,7 +277,10 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Output::Send { to, message } => self.send(to, message),
             Output::Write(write) => self.tell_log(LogTask::Write(write)),
             Output::Apply(apply) => self.carry_out_apply(apply),
-            Output::Restore { last } => self.tell_applier(ApplyTask::Restore(last)),
+            Output::Restore { last } => {
+                let state = self.unrestored.remove(&last).expect("the core has heard of it, and only of what is there");
+                self.tell_applier(ApplyTask::Restore(state));
+            }
             Output::ReadLog(request) => self.read_log(request),
             Output::SendSnapshot(request) => self.tell_snapshots(SnapshotTask::Send(request)),
             Output::SnapshotPiece { from, piece } => self.tell_snapshots(SnapshotTask::Piece { from, piece }),
@@ -342,7 +359,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         let _ = self.log.send(task);
     }
 
-    fn tell_applier(&self, task: ApplyTask) {
+    fn tell_applier(&self, task: ApplyTask<S>) {
         let _ = self.apply.send(task);
     }
 

@@ -368,6 +368,7 @@ impl Sim {
             Output::SendSnapshot(request) => self.send_snapshot(node, request),
             Output::SnapshotPiece { from, piece } => self.take_piece(node, from, &piece),
             Output::Restore { last } => {
+                assert!(last.index.get() as usize > self.nodes[node].applied.len(), "only what is ahead is restored");
                 self.nodes[node].applied = self.committed[..last.index.get() as usize].to_vec();
             }
             Output::ReadReady { token, index } => {
