@@ -207,11 +207,11 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         let state = self.shared.state.read();
         let (view, meta) = (state.machine.view(), state.checkpoint_meta());
         drop(state);
-        let (checkpoints, core) = (self.checkpoints.clone(), self.core.clone());
+        let (checkpoints, core, shared) = (self.checkpoints.clone(), self.core.clone(), self.shared.clone());
         progress.checkpoint_running.store(true, Ordering::Release);
         let running = progress.checkpoint_running.clone();
         let write = move || {
-            match checkpoints.write::<S>(&view, &meta).and_then(|()| checkpoints.prune()) {
+            match checkpoints.write::<S>(&view, &meta).and_then(|()| checkpoints.prune(shared.applied())) {
                 Ok(upto) => {
                     info!(last = %meta.last, "checkpoint written");
                     // The core may have ended first.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 
 use super::checkpoints::{Checkpoints, Incoming};
 use super::replicated::Replicated;
+use super::shared::Shared;
 use super::task::Own;
 use super::threads;
 use super::traits::StateMachine;
@@ -36,6 +38,7 @@ pub(crate) enum SnapshotTask {
 
 struct Mover<S: StateMachine> {
     checkpoints: Checkpoints,
+    shared: Arc<Shared<S>>,
     received: Sender<Box<Replicated<S>>>,
     core: UnboundedSender<Own>,
     outgoing: BTreeMap<NodeId, Outgoing>,
@@ -52,11 +55,13 @@ struct Outgoing {
 /// through `received`.
 pub(crate) fn spawn<S: StateMachine>(
     checkpoints: Checkpoints,
+    shared: Arc<Shared<S>>,
     received: Sender<Box<Replicated<S>>>,
     core: UnboundedSender<Own>,
 ) -> std::io::Result<(Sender<SnapshotTask>, JoinHandle<()>)> {
     let (sender, receiver): (_, Receiver<SnapshotTask>) = channel();
-    let mut mover = Mover { checkpoints, received, core: core.clone(), outgoing: BTreeMap::new(), incoming: None };
+    let mut mover =
+        Mover { checkpoints, shared, received, core: core.clone(), outgoing: BTreeMap::new(), incoming: None };
     let thread = threads::spawn("snapshot", core, move || {
         while let Ok(task) = receiver.recv() {
             match task {
@@ -133,7 +138,7 @@ impl<S: StateMachine> Mover<S> {
         }
         let complete = self.incoming.take().expect("just looked at");
         let state = self.checkpoints.accept(complete)?;
-        self.checkpoints.prune()?;
+        self.checkpoints.prune(self.shared.applied())?;
         // The core may have ended first.
         let _ = self.received.send(Box::new(state));
         Ok(SnapshotProgress::Received { last: piece.last })
@@ -166,7 +171,8 @@ mod tests {
         let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
         let (received, states) = channel();
         let checkpoints = Checkpoints::open(dir.path()).expect("opens");
-        let (tasks, thread) = spawn::<Counter>(checkpoints, received, core).expect("starts");
+        let (tasks, thread) =
+            spawn::<Counter>(checkpoints, Arc::new(Shared::new(state_at(0))), received, core).expect("starts");
         for applied in [5, 9] {
             tasks.send(SnapshotTask::Piece { from: LEADER, piece: whole(applied) }).expect("it runs");
         }

@@ -370,7 +370,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         };
         let (apply, apply_thread) = applier.spawn().map_err(other)?;
         let (snapshots, snapshot_thread) =
-            snapshots::spawn(self.checkpoints, receiving, self.own.clone()).map_err(other)?;
+            snapshots::spawn(self.checkpoints, self.shared.clone(), receiving, self.own.clone()).map_err(other)?;
         let task = Task {
             raft,
             shared: self.shared,

@@ -179,8 +179,9 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             }
             Own::Resend => self.origin.gap_seen(now),
             Own::Checkpointed(upto) => {
-                self.raft.handle_truncated(upto);
-                self.tell_log(LogTask::Truncate(upto));
+                if self.raft.handle_truncated(upto) {
+                    self.tell_log(LogTask::Truncate(upto));
+                }
             }
             Own::Failed(_) | Own::Stop => unreachable!("handled by the loop"),
         }

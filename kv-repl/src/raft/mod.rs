@@ -216,18 +216,19 @@ impl Raft {
         self.refuse_reads_asked_of(peer);
     }
 
-    /// The log up to and including `base` has been removed, or is about to be, because checkpoints cover it.
+    /// Checkpoints cover the log up to and including `base`. Says whether it can be removed now, and forgets it then. Not
+    /// if the log begins later already, or what the checkpoints hold has not been handed out to be applied.
     ///
     /// # Panics
     ///
-    /// If that has not been handed out to be applied, or is another entry than the log's.
-    pub fn handle_truncated(&mut self, base: EntryId) {
-        // An older checkpoint than one that was received meanwhile.
-        if base.index <= self.log.base().index {
-            return;
+    /// If `base` is another entry than the log's.
+    #[must_use = "the log on the disk is removed only if it is forgotten here"]
+    pub fn handle_truncated(&mut self, base: EntryId) -> bool {
+        let is_covered = base.index > self.log.base().index && base.index <= self.handed_out;
+        if is_covered {
+            self.log.truncate_prefix(base);
         }
-        assert!(base.index <= self.handed_out, "a checkpoint holds only what has been applied");
-        self.log.truncate_prefix(base);
+        is_covered
     }
 
     /// The next thing to do, if there is one.

@@ -263,8 +263,8 @@ impl Sim {
         }
         victim.disk.checkpoint = last;
         // The log can only be truncated as far as it is durable here.
-        if last.index <= raft.durable() && last.index > victim.disk.base.index && last.index <= victim.disk.last() {
-            raft.handle_truncated(last);
+        let on_disk = last.index > victim.disk.base.index && last.index <= victim.disk.last();
+        if last.index <= raft.durable() && on_disk && raft.handle_truncated(last) {
             let count = last.index.since(victim.disk.base.index) as usize;
             victim.disk.entries.drain(..count);
             victim.disk.base = last;
