@@ -27,7 +27,8 @@ pub struct ReplicaConfig {
     /// How long a read may wait for a leader's confirmation.
     pub read_timeout: Duration,
     /// A checkpoint is written when this much log has been applied since the last one. The log is kept back to the
-    /// checkpoint before the newest, so it occupies a little over twice this much.
+    /// checkpoint before the newest, so it occupies a little over twice this much; up to eight times more on a leader whose
+    /// followers are catching up.
     pub checkpoint_log_bytes: u64,
     /// Bytes of a segment of the log, for [`Replica::open`](crate::Replica::open).
     pub log_segment_bytes: u64,

@@ -6,7 +6,7 @@
 //! 3. Log and checkpoint are brought together: see `reconcile`.
 //! 4. Without a founding record the node waits until the cluster is founded (see `founding`); then the core runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -380,6 +380,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             snapshots,
             received,
             unrestored: BTreeMap::new(),
+            covered: VecDeque::new(),
             own: self.own,
             links: self.links,
             origin: Origin::new(self.node.me.id, nonce),

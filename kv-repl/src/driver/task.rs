@@ -12,7 +12,7 @@
 //! threads is not, because a thread that waited for the core while the core waited for it would never end; each thread
 //! has at most as much in it as the core has asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,6 +40,8 @@ use crate::types::{EntryId, Member, NodeId, kind};
 const TURN_EVENTS: usize = 256;
 /// Bytes of commands in one proposal or Forward message.
 const FORWARD_BYTES: usize = 1 << 20;
+/// The log is kept for followers that are catching up, but for no more checkpoints than this.
+const KEPT_CHECKPOINTS_MAX: usize = 8;
 /// Bytes of committed entries that may wait for the applier in memory; beyond it they are read from the log again.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
@@ -89,6 +91,8 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) received: Receiver<Box<Replicated<S>>>,
     /// Those that the core has heard of, until it has said what becomes of them.
     pub(crate) unrestored: BTreeMap<EntryId, Box<Replicated<S>>>,
+    /// What checkpoints cover of the log and is still there, a position for each of them, oldest first.
+    pub(crate) covered: VecDeque<EntryId>,
     pub(crate) own: mpsc::UnboundedSender<Own>,
     pub(crate) links: Vec<Link>,
     pub(crate) origin: Origin,
@@ -178,11 +182,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 self.shared.answers_lost();
             }
             Own::Resend => self.origin.gap_seen(now),
-            Own::Checkpointed(upto) => {
-                if self.raft.handle_truncated(upto) {
-                    self.tell_log(LogTask::Truncate(upto));
-                }
-            }
+            Own::Checkpointed(upto) => self.covered.push_back(upto),
             Own::Failed(_) | Own::Stop => unreachable!("handled by the loop"),
         }
     }
@@ -228,6 +228,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         while let Some(output) = self.raft.poll_output() {
             self.carry_out(now, output);
         }
+        self.truncate();
         if !self.raft.is_restoring() {
             self.unrestored.clear();
         }
@@ -239,6 +240,20 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             committed: self.raft.committed(),
             is_disk_full: self.is_refusing(),
         };
+    }
+
+    /// Truncates the log as far as it is covered, and kept for no follower that is catching up.
+    fn truncate(&mut self) {
+        let floor = self.raft.truncation_floor();
+        while let Some(upto) = self.covered.front().copied() {
+            if upto.index > floor && self.covered.len() <= KEPT_CHECKPOINTS_MAX {
+                return;
+            }
+            self.covered.pop_front();
+            if self.raft.handle_truncated(upto) {
+                self.tell_log(LogTask::Truncate(upto));
+            }
+        }
     }
 
     /// Sends on the writes of this node's clients, as far as the leader takes them.

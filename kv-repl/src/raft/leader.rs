@@ -117,6 +117,12 @@ impl Leader {
         }
     }
 
+    /// All followers that were heard lately hold everything up to here, or are being sent a checkpoint that does.
+    pub(super) fn held_by_all(&self, now: Duration, options: &Options) -> Option<Index> {
+        let is_heard = |peer: &&Peer| peer.connection.is_some() && now < peer.heard_at + options.election_timeout_max;
+        self.peers.values().filter(is_heard).map(Peer::holds).min()
+    }
+
     /// What a majority has reached, where this node has reached `own`.
     fn majority<T: Ord + Copy>(&self, own: T, of_peer: impl Fn(&Peer) -> T + Copy) -> T {
         reached_by_majority(self.peers.values().map(of_peer).chain(std::iter::once(own)))

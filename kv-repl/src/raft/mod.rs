@@ -231,6 +231,14 @@ impl Raft {
         is_covered
     }
 
+    /// A leader's log had better not be truncated beyond this: a follower that is being sent a checkpoint would need
+    /// another one as soon as it has it, and one that is being sent entries would need a checkpoint. For how long that is
+    /// kept up is for the driver to say, who knows how large the log may grow.
+    pub fn truncation_floor(&self) -> Index {
+        let State::Leader(leader) = &self.state else { return Index::new(u64::MAX) };
+        leader.held_by_all(self.now, &self.options).unwrap_or(Index::new(u64::MAX))
+    }
+
     /// The next thing to do, if there is one.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {

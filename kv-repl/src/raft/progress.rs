@@ -165,6 +165,16 @@ impl Peer {
         }
     }
 
+    /// What the follower holds, or will when the checkpoint that it is being sent has arrived. It needs all after that.
+    pub(super) fn holds(&self) -> Index {
+        match self.progress {
+            Progress::Snapshot { wanted: Some((last, _)), .. } => last.index,
+            // It will be sent the newest checkpoint, beyond which the log is never truncated.
+            Progress::Snapshot { wanted: None, .. } => Index::new(u64::MAX),
+            Progress::Probe { .. } | Progress::Replicate { .. } => self.match_index,
+        }
+    }
+
     /// Whether an entry of the leader's can be sent now, and from where it would come.
     pub(super) fn has_window(&self, messages_max: usize) -> bool {
         match &self.progress {

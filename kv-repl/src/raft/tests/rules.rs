@@ -429,3 +429,27 @@ fn the_longest_proposal_can_be_sent() {
     let (refused, _) = propose(PROPOSAL_BYTES_MAX + 1);
     assert_eq!(refused, Err(ProposeError::TooLarge { bytes: PROPOSAL_BYTES_MAX + 1 }));
 }
+
+/// A transfer that takes longer than the leader takes to write checkpoints and truncate its log must end all the same.
+#[test]
+fn section_7_a_slow_transfer_is_not_overtaken_by_the_log() {
+    let mut sim = Sim::new(3, 10);
+    sim.checkpoint_pieces = 200;
+    let leader = sim.elect();
+    let away = (leader + 1) % 3;
+    sim.crash(away);
+    let work = |sim: &mut Sim| {
+        for number in 0..20 {
+            assert!(sim.propose(leader, &format!("command {number}")));
+            sim.step();
+        }
+        sim.checkpoint(leader);
+    };
+    (0..3).for_each(|_| work(&mut sim));
+    sim.start(away);
+    for _ in 0..200 {
+        work(&mut sim);
+    }
+    let behind = sim.nodes[leader].applied.len() - sim.nodes[away].applied.len();
+    assert!(behind < 100, "{behind} entries behind");
+}

@@ -49,6 +49,8 @@ pub(super) struct Sim {
     connections: u64,
     /// Loss, doubling and delay of messages, slow syncs.
     pub(super) faults: bool,
+    /// Pieces that a checkpoint is sent in.
+    pub(super) checkpoint_pieces: u64,
     /// What any node has applied, hence the cluster has committed.
     pub(super) committed: Vec<Entry>,
     leaders: BTreeMap<Term, NodeId>,
@@ -126,6 +128,7 @@ impl Sim {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             connections: 0,
             faults: false,
+            checkpoint_pieces: 2,
             committed: Vec::new(),
             leaders: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -264,7 +267,8 @@ impl Sim {
         victim.disk.checkpoint = last;
         // The log can only be truncated as far as it is durable here.
         let on_disk = last.index > victim.disk.base.index && last.index <= victim.disk.last();
-        if last.index <= raft.durable() && on_disk && raft.handle_truncated(last) {
+        let needed = last.index > raft.truncation_floor();
+        if last.index <= raft.durable() && on_disk && !needed && raft.handle_truncated(last) {
             let count = last.index.since(victim.disk.base.index) as usize;
             victim.disk.entries.drain(..count);
             victim.disk.base = last;
@@ -388,16 +392,16 @@ impl Sim {
         }
     }
 
-    /// A file of two bytes stands for the checkpoint; its content is what was committed up to its last entry.
+    /// A file with a byte for each piece stands for the checkpoint; its content is what was committed up to its last entry.
+    /// One that is being sent stays open.
     fn send_snapshot(&mut self, node: usize, request: SendSnapshot) {
-        let checkpoint = self.nodes[node].disk.checkpoint;
-        let known = request.wanted.filter(|(last, _)| *last == checkpoint);
-        let (offset, data) = known.map_or((0, &b""[..]), |(_, offset)| (offset, &b"x"[..]));
+        let begun = request.wanted.map(|(last, offset)| (last, offset, &b"x"[..]));
+        let (checkpoint, offset, data) = begun.unwrap_or((self.nodes[node].disk.checkpoint, 0, b""));
         let piece = InstallSnapshot {
             term: request.term,
             connection: request.connection,
             last: checkpoint,
-            file_bytes: 2,
+            file_bytes: self.checkpoint_pieces,
             offset,
             data: Bytes::from_static(data),
         };
@@ -407,7 +411,7 @@ impl Sim {
     fn take_piece(&mut self, node: usize, from: NodeId, piece: &InstallSnapshot) {
         let (now, last) = (self.now, piece.last);
         let held = piece.offset + piece.data.len() as u64;
-        let progress = if held == 2 {
+        let progress = if held == piece.file_bytes {
             // Complete, verified and durable, before the core hears of it.
             self.nodes[node].disk.checkpoint = self.nodes[node].disk.checkpoint.max_by_index(last);
             SnapshotProgress::Received { last }
