@@ -103,7 +103,7 @@ impl Leader {
 
     /// When it has something to do, if nothing happens before.
     pub(super) fn deadline(&self, options: &Options) -> Duration {
-        self.heartbeat_at.min(self.silent_at(options))
+        self.reads.deadline().into_iter().fold(self.heartbeat_at.min(self.silent_at(options)), Duration::min)
     }
 
     /// When a majority will have been silent for too long, if it goes on being so. This node never is, to itself.
@@ -192,6 +192,7 @@ impl Raft {
             leader.heartbeat_at = self.now + self.options.heartbeat_interval;
             leader.round += 1;
         }
+        self.refuse_expired_reads();
     }
 
     pub(super) fn handle_append_entries_reply(&mut self, from: Member, reply: AppendEntriesReply) {

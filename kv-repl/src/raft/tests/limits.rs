@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::id;
-use super::sim::member;
+use super::sim::{Sim, member};
 use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshot, InstallSnapshotReply, Message, Proposal,
     ReadIndex, ReadIndexReply, SnapshotResult, VoteReply, VoteRequest,
@@ -95,4 +95,16 @@ fn a_term_that_no_cluster_reaches_is_not_believed() {
             assert!(raft.poll_output().is_none(), "{name}");
         }
     }
+}
+
+/// Followers answer, and no disk takes anything: the leader's term has no committed entry, so no read is safe.
+#[test]
+fn a_read_on_a_leader_that_can_commit_nothing_is_refused_in_time() {
+    let mut sim = Sim::new(3, 11);
+    let leader = sim.elect();
+    sim.nodes.iter_mut().for_each(|node| node.hangs = true);
+    sim.read(leader);
+    sim.read((leader + 1) % 3);
+    sim.run_until("both are refused", LATER, |sim| sim.reads_waiting() == 0);
+    assert_eq!((sim.reads_answered, sim.leader()), (0, Some(leader)));
 }

@@ -250,6 +250,11 @@ impl Sim {
         }
     }
 
+    /// How many reads have neither been answered nor refused.
+    pub(super) fn reads_waiting(&self) -> usize {
+        self.reads.len()
+    }
+
     /// Writes a checkpoint of what a node has applied and leaves the log as it is.
     pub(super) fn checkpoint_only(&mut self, node: usize) {
         let applied = self.nodes[node].applied.last().map(Entry::id);
