@@ -127,6 +127,11 @@ impl<S: StateMachine> Replicated<S> {
         self.sessions.find(node)
     }
 
+    /// The greatest stamp of all entries that have been applied.
+    pub(crate) fn stamp_ms(&self) -> u64 {
+        self.stamp_ms
+    }
+
     /// Everything but the state machine, as bytes that are the same on every node.
     pub(crate) fn blob(&self) -> Bytes {
         let mut out = BytesMut::new();

@@ -139,9 +139,10 @@ impl<S: StateMachine> Mover<S> {
         let complete = self.incoming.take().expect("just looked at");
         let state = self.checkpoints.accept(complete)?;
         self.checkpoints.prune(self.shared.applied())?;
+        let stamp_ms = state.stamp_ms();
         // The core may have ended first.
         let _ = self.received.send(Box::new(state));
-        Ok(SnapshotProgress::Received { last: piece.last })
+        Ok(SnapshotProgress::Received { last: piece.last, stamp_ms })
     }
 }
 
@@ -179,7 +180,7 @@ mod tests {
         drop(tasks);
         thread.join().expect("no panic");
         for applied in [5, 9].map(Index::new) {
-            let Some(Own::Snapshot { progress: SnapshotProgress::Received { last }, .. }) = events.blocking_recv()
+            let Some(Own::Snapshot { progress: SnapshotProgress::Received { last, .. }, .. }) = events.blocking_recv()
             else {
                 panic!("both are complete");
             };

@@ -38,7 +38,7 @@ use super::threads::panicked;
 use super::traits::{BoxError, Log, LogReader, StateMachine};
 use crate::raft::{Boot, Raft};
 use crate::transport::Transport;
-use crate::types::{Configuration, EntryId, HardState, Incarnation, Member, NodeId, Term, kind};
+use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Member, NodeId, Term, kind};
 
 const PEER_EVENTS: usize = 4096;
 const SUBMISSIONS: usize = 1024;
@@ -199,6 +199,15 @@ fn founding_entry<R: LogReader>(reader: &R) -> Result<Option<FoundingRecord>, St
     record.map(Some).ok_or(StartError::State("the log does not begin with a founding record"))
 }
 
+/// The stamp of the last entry, which is the greatest in the log.
+fn last_stamp_ms<R: LogReader>(reader: &R) -> Result<u64, StartError> {
+    let last = reader.last().index;
+    if last == reader.base().index {
+        return Ok(0);
+    }
+    Ok(reader.read(last..last.next(), 1)?.first().map_or(0, Entry::stamp_ms))
+}
+
 /// Prepares the connections and starts dialing and accepting.
 fn connect<S: StateMachine, T: Transport>(
     config: &ReplicaConfig,
@@ -344,7 +353,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         let reader = self.booted_log.reader();
         // Later starts have greater ones; the rest tells a disk from its copy.
         let nonce = self.node.starts << 32 | draw_number()? >> 32;
-        let applied = self.shared.applied();
+        let (applied, stamp_ms) = (self.shared.applied(), self.shared.state.read().stamp_ms());
         let boot = Boot {
             hard_state: self.node.hard_state,
             configuration,
@@ -352,6 +361,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             terms: reader.term_runs(),
             last: reader.last().index,
             applied,
+            stamp_ms: stamp_ms.max(last_stamp_ms(&reader)?),
         };
         let options = crate::raft::Options { seed: draw_number()?, ..self.config.raft.clone() };
         let raft = Raft::new(self.node.me, options, boot, started.elapsed());

@@ -170,7 +170,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Own::DiskFull(is_full) => self.raft.handle_disk_full(now, is_full),
             Own::LogRead(read) => self.raft.handle_log_read(now, read),
             Own::Snapshot { from, progress } => {
-                if let SnapshotProgress::Received { last } = progress {
+                if let SnapshotProgress::Received { last, .. } = progress {
                     self.unrestored.extend(self.received.try_recv().ok().map(|state| (last, state)));
                 }
                 self.raft.handle_snapshot(now, from, progress);

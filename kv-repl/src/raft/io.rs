@@ -25,6 +25,8 @@ pub struct Boot {
     pub last: Index,
     /// What the restored state machine holds. All of it is committed.
     pub applied: Index,
+    /// The greatest stamp on any entry in the state machine or the log.
+    pub stamp_ms: u64,
 }
 
 /// What a node is at the moment (Raft paper, figure 4).
@@ -208,5 +210,7 @@ pub enum SnapshotProgress {
     Received {
         /// The checkpoint's last entry.
         last: EntryId,
+        /// The greatest stamp on any entry in it.
+        stamp_ms: u64,
     },
 }

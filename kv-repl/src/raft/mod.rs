@@ -134,7 +134,7 @@ impl Raft {
             election_at: now,
             rng,
             connections: BTreeMap::new(),
-            stamp_ms: 0,
+            stamp_ms: boot.stamp_ms,
             is_disk_full: false,
             last_token,
             outputs: VecDeque::new(),

@@ -42,7 +42,10 @@ impl Raft {
         let State::Follower(follower) = &self.state else { return };
         let connection = Some(follower.snapshot_connection).filter(|_| follower.leader == Some(from));
         match progress {
-            SnapshotProgress::Received { last } => self.install(last, connection),
+            SnapshotProgress::Received { last, stamp_ms } => {
+                self.stamp_ms = self.stamp_ms.max(stamp_ms);
+                self.install(last, connection);
+            }
             SnapshotProgress::Continue { last, offset } => {
                 self.reply_if(connection, from, last, SnapshotResult::Continue { offset });
             }

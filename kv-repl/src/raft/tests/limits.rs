@@ -8,7 +8,7 @@ use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshot, InstallSnapshotReply, Message, Proposal,
     ReadIndex, ReadIndexReply, SnapshotResult, VoteReply, VoteRequest,
 };
-use crate::raft::{Boot, Options, Output, ProposeError, Raft};
+use crate::raft::{Boot, Options, Output, ProposeError, Raft, SnapshotProgress};
 use crate::types::{Configuration, EntryId, HardState, Index, Term, kind};
 
 const LATER: Duration = Duration::from_secs(3);
@@ -22,6 +22,7 @@ fn core(count: usize, options: Options) -> Raft {
         terms: Vec::new(),
         last: Index::ZERO,
         applied: Index::ZERO,
+        stamp_ms: 5000,
     };
     Raft::new(member(0), options, boot, Duration::ZERO)
 }
@@ -107,4 +108,35 @@ fn a_read_on_a_leader_that_can_commit_nothing_is_refused_in_time() {
     sim.read((leader + 1) % 3);
     sim.run_until("both are refused", LATER, |sim| sim.reads_waiting() == 0);
     assert_eq!((sim.reads_answered, sim.leader()), (0, Some(leader)));
+}
+
+/// The replicated clock never goes back, whatever the wall clock of a new leader says, and whatever it was told by.
+#[test]
+fn stamps_go_on_from_the_log_and_from_a_received_checkpoint() {
+    let stamp = |raft: &mut Raft| {
+        let command = Proposal { kind: kind::COMMAND, payload: bytes::Bytes::new() };
+        raft.propose(LATER, 7, &[command]).expect("it leads");
+        let mut stamps = std::iter::from_fn(|| raft.poll_output()).filter_map(|output| match output {
+            Output::Write(write) => write.entries.last().map(|entry| entry.stamp_ms()),
+            _ => None,
+        });
+        stamps.next()
+    };
+    let mut raft = core(1, Options::default());
+    raft.handle_timeout(LATER);
+    settle(&mut raft);
+    assert_eq!(stamp(&mut raft), Some(5000));
+
+    let mut raft = core(3, Options::default());
+    let piece = SnapshotProgress::Received { last: id(1, 9), stamp_ms: 9000 };
+    raft.handle_snapshot(LATER, member(1).id, piece);
+    settle(&mut raft);
+    let later = LATER * 2;
+    raft.handle_timeout(later);
+    settle(&mut raft);
+    let yes = VoteReply { term: Term::new(2), granted: true };
+    raft.handle_message(later, member(1), Message::PreVoteReply(yes));
+    settle(&mut raft);
+    raft.handle_message(later, member(1), Message::RequestVoteReply(yes));
+    assert_eq!(stamp(&mut raft), Some(9000));
 }

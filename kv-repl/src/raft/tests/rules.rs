@@ -27,6 +27,7 @@ fn follower(last: u64) -> Raft {
         terms,
         last: index(last),
         applied: Index::ZERO,
+        stamp_ms: 0,
     };
     Raft::new(member(0), Options::default(), boot, Duration::ZERO)
 }

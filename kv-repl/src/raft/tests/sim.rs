@@ -106,7 +106,16 @@ impl Disk {
             }
         }
         let applied = self.checkpoint.index;
-        Boot { hard_state: self.hard_state, configuration, base: self.base, terms, last: self.last(), applied }
+        let stamp_ms = self.entries.last().map_or(0, Entry::stamp_ms);
+        Boot {
+            hard_state: self.hard_state,
+            configuration,
+            base: self.base,
+            terms,
+            last: self.last(),
+            applied,
+            stamp_ms,
+        }
     }
 }
 
@@ -419,7 +428,7 @@ impl Sim {
         let progress = if held == piece.file_bytes {
             // Complete, verified and durable, before the core hears of it.
             self.nodes[node].disk.checkpoint = self.nodes[node].disk.checkpoint.max_by_index(last);
-            SnapshotProgress::Received { last }
+            SnapshotProgress::Received { last, stamp_ms: 0 }
         } else {
             SnapshotProgress::Continue { last, offset: held }
         };
