@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -29,6 +30,8 @@ const REDIAL_WAIT: Duration = Duration::from_millis(20);
 const REDIAL_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Frames that wait for a peer; beyond it they are dropped, as if the network had lost them.
 const QUEUE_FRAMES: usize = 1024;
+/// A connection on which this much does not get through within the patience is closed, and opened anew.
+const PATIENCE_BYTES: usize = 1 << 20;
 /// Frames handed to the socket before it is flushed.
 const FLUSH_FRAMES: usize = 64;
 
@@ -59,6 +62,8 @@ pub(crate) struct Context<T: Transport> {
     pub(crate) events: mpsc::Sender<PeerEvent>,
     /// Told where a peer's clients connect, as it greets.
     pub(crate) on_greeting: OnGreeting,
+    /// How long a peer may take to receive [`PATIENCE_BYTES`].
+    pub(crate) patience: Duration,
     pub(crate) stop: CancellationToken,
 }
 
@@ -140,7 +145,7 @@ impl<T: Transport> Dialer<T> {
     async fn connect(&mut self) -> Ended {
         let mut founded = self.context.founded.subscribe();
         founded.mark_unchanged();
-        let greeting = tokio::time::timeout(GREETING_TIMEOUT, self.greet());
+        let greeting = timeout(GREETING_TIMEOUT, self.greet());
         let (mut stream, hello) = match greeting.await {
             Ok(Ok(greeted)) => greeted,
             Ok(Err(ended)) => return ended,
@@ -193,18 +198,33 @@ impl<T: Transport> Dialer<T> {
                     if count == 0 {
                         return Ended::Closed;
                     }
-                    for frame in batch.drain(..) {
-                        if let Err(error) = stream.feed(frame).await {
-                            return Ended::Failed(error);
-                        }
-                    }
-                    if let Err(error) = stream.flush().await {
+                    if let Err(error) = self.send_batch(stream, batch.drain(..)).await {
                         return Ended::Failed(error);
                     }
                 }
                 frame = stream.next() => return ended_by(frame),
             }
         }
+    }
+
+    /// Sends frames, and fails if the peer does not take them in time: a peer that is gone without a word looks the same
+    /// as a slow one, and what waits for it is no longer worth sending.
+    async fn send_batch(
+        &self,
+        stream: &mut Framed<T::Stream, FrameCodec>,
+        frames: impl Iterator<Item = Frame>,
+    ) -> Result<(), WireError> {
+        for frame in frames {
+            let patience = self.patience(stream);
+            timeout(patience, stream.feed(frame)).await.map_err(std::io::Error::from)??;
+        }
+        let patience = self.patience(stream);
+        timeout(patience, stream.flush()).await.map_err(std::io::Error::from)?
+    }
+
+    fn patience(&self, stream: &Framed<T::Stream, FrameCodec>) -> Duration {
+        let pieces = 1 + stream.write_buffer().len() / PATIENCE_BYTES;
+        self.context.patience * u32::try_from(pieces).unwrap_or(u32::MAX)
     }
 
     async fn hand_over(&self, stream: &mut Framed<T::Stream, FrameCodec>) -> Ended {
@@ -278,7 +298,7 @@ pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
 
 async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream) {
     let mut stream = Framed::new(stream, FrameCodec);
-    let hello = match tokio::time::timeout(GREETING_TIMEOUT, stream.next()).await {
+    let hello = match timeout(GREETING_TIMEOUT, stream.next()).await {
         Ok(Some(Ok(Frame::Hello(hello)))) => hello,
         Ok(Some(Ok(_))) => return refuse(&mut stream, "greet first".to_owned()).await,
         Ok(Some(Err(error))) => return refuse(&mut stream, error.to_string()).await,
@@ -314,4 +334,79 @@ where
     warn!(%reason, "a connection to the peer port was refused");
     // Whoever it is may have hung up.
     let _ = stream.send(Frame::Refused(reason)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+    use crate::driver::founding::FoundingRecord;
+    use crate::message::{Forward, Proposal};
+    use crate::types::{Configuration, Incarnation, Term, kind};
+
+    /// Each connection is a pipe whose far end the test holds.
+    struct Pipes(mpsc::Sender<DuplexStream>);
+
+    impl Transport for Pipes {
+        type Stream = DuplexStream;
+
+        async fn connect(&self, _address: &str) -> std::io::Result<DuplexStream> {
+            let (near, far) = tokio::io::duplex(1024);
+            self.0.send(far).await.map_err(|_| std::io::ErrorKind::ConnectionRefused)?;
+            Ok(near)
+        }
+
+        async fn accept(&self) -> std::io::Result<DuplexStream> {
+            std::future::pending().await
+        }
+    }
+
+    fn member(id: u64) -> Member {
+        Member::new(NodeId::new(id), Incarnation::new(id))
+    }
+
+    fn identity(id: u64) -> Identity {
+        let configuration = Configuration::new(vec![member(1), member(2)]);
+        let founding = Some(FoundingRecord { configuration, secret: [7; 32] });
+        let listed = vec![NodeId::new(1), NodeId::new(2)];
+        Identity { me: member(id), listed, client_address: String::new(), founding }
+    }
+
+    fn context(far: mpsc::Sender<DuplexStream>, events: mpsc::Sender<PeerEvent>) -> Arc<Context<Pipes>> {
+        Arc::new(Context {
+            transport: Pipes(far),
+            identity: RwLock::new(identity(1)),
+            founded: watch::Sender::new(true),
+            events,
+            on_greeting: Box::new(|_, _| {}),
+            patience: Duration::from_millis(100),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_stops_reading_is_dialed_anew() {
+        let (far_sender, mut far_ends) = mpsc::channel(8);
+        let (event_sender, mut events) = mpsc::channel(8);
+        let context = context(far_sender, event_sender);
+        let (link, dialing) = dial(context.clone(), NodeId::new(2), "two".to_owned());
+        let dialing = tokio::spawn(dialing);
+        let mut silent = Vec::new();
+        for connection in 1..=2 {
+            let mut far = Framed::new(far_ends.recv().await.expect("it dials"), FrameCodec);
+            assert!(matches!(far.next().await, Some(Ok(Frame::Hello(_)))));
+            far.send(Frame::Hello(identity(2).hello(NodeId::new(1)))).await.expect("it listens");
+            let connected = events.recv().await;
+            assert!(matches!(connected, Some(PeerEvent::Connected { connection: c, .. }) if c == connection));
+            let proposals = vec![Proposal { kind: kind::COMMAND, payload: vec![0; 4096].into() }];
+            assert!(link.send(Message::Forward(Forward { term: Term::new(1), proposals })));
+            let ended = timeout(Duration::from_secs(60), events.recv()).await.expect("it gives up");
+            assert!(matches!(ended, Some(PeerEvent::Disconnected { .. })));
+            // Neither reads nor hangs up.
+            silent.push(far);
+        }
+        context.stop.cancel();
+        dialing.await.expect("it ends");
+    }
 }

@@ -230,6 +230,7 @@ fn connect<S: StateMachine, T: Transport>(
                 view.client_address = Some(address.to_owned());
             }
         }),
+        patience: config.raft.election_timeout_max * 2,
         stop: CancellationToken::new(),
     });
     let mut links = Vec::new();
