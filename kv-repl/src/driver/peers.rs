@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A failed connection is tried again after this, then after twice as long, up to the maximum.
 const REDIAL_WAIT: Duration = Duration::from_millis(20);
 const REDIAL_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Accepted connections that are not those of members, at most: they have not greeted yet, or are empty nodes.
+const STRANGERS_MAX: usize = 64;
 /// Frames that wait for a peer; beyond it they are dropped, as if the network had lost them.
 const QUEUE_FRAMES: usize = 1024;
 /// A connection on which this much does not get through within the patience is closed, and opened anew.
@@ -170,7 +172,7 @@ impl<T: Transport> Dialer<T> {
 
     async fn greet(&self) -> Result<(Framed<T::Stream, FrameCodec>, Hello), Ended> {
         let stream = self.context.transport.connect(&self.address).await.map_err(|e| Ended::Failed(e.into()))?;
-        let mut stream = Framed::new(stream, FrameCodec);
+        let mut stream = Framed::new(stream, FrameCodec::greeting());
         let hello = self.context.identity.read().hello(self.peer);
         stream.send(Frame::Hello(hello)).await.map_err(Ended::Failed)?;
         match stream.next().await {
@@ -273,6 +275,7 @@ fn ended_by(frame: Option<Result<Frame, WireError>>) -> Ended {
 /// Accepts peers until the node stops.
 pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
     let stop = context.stop.clone();
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = context.transport.accept() => accepted,
@@ -280,10 +283,14 @@ pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
         };
         match accepted {
             Ok(stream) => {
+                let Ok(stranger) = strangers.clone().try_acquire_owned() else {
+                    warn!("a connection to the peer port was dropped: {STRANGERS_MAX} others have not greeted yet");
+                    continue;
+                };
                 let (context, stop) = (context.clone(), stop.clone());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = serve(&context, stream) => {}
+                        () = serve(&context, stream, stranger) => {}
                         () = stop.cancelled() => {}
                     }
                 });
@@ -296,8 +303,8 @@ pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
     }
 }
 
-async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream) {
-    let mut stream = Framed::new(stream, FrameCodec);
+async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream, stranger: OwnedSemaphorePermit) {
+    let mut stream = Framed::new(stream, FrameCodec::greeting());
     let hello = match timeout(GREETING_TIMEOUT, stream.next()).await {
         Ok(Some(Ok(Frame::Hello(hello)))) => hello,
         Ok(Some(Ok(_))) => return refuse(&mut stream, "greet first".to_owned()).await,
@@ -314,6 +321,9 @@ async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream) {
     if stream.send(Frame::Hello(answer)).await.is_err() {
         return;
     }
+    // A member is no stranger; the others go on counting as such.
+    let _stranger = (relation != Relation::Members).then_some(stranger);
+    stream.codec_mut().greeted();
     while let Some(frame) = stream.next().await {
         let event = match (frame, relation) {
             (Ok(Frame::Message(message)), Relation::Members) => PeerEvent::Message { from: hello.from, message },
@@ -338,11 +348,12 @@ where
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::DuplexStream;
+    use tokio::io::{AsyncReadExt, DuplexStream};
 
     use super::*;
     use crate::driver::founding::FoundingRecord;
     use crate::message::{Forward, Proposal};
+    use crate::transport::memory::MemoryNetwork;
     use crate::types::{Configuration, Incarnation, Term, kind};
 
     /// Each connection is a pipe whose far end the test holds.
@@ -373,9 +384,9 @@ mod tests {
         Identity { me: member(id), listed, client_address: String::new(), founding }
     }
 
-    fn context(far: mpsc::Sender<DuplexStream>, events: mpsc::Sender<PeerEvent>) -> Arc<Context<Pipes>> {
+    fn context<T: Transport>(transport: T, events: mpsc::Sender<PeerEvent>) -> Arc<Context<T>> {
         Arc::new(Context {
-            transport: Pipes(far),
+            transport,
             identity: RwLock::new(identity(1)),
             founded: watch::Sender::new(true),
             events,
@@ -389,12 +400,12 @@ mod tests {
     async fn a_peer_that_stops_reading_is_dialed_anew() {
         let (far_sender, mut far_ends) = mpsc::channel(8);
         let (event_sender, mut events) = mpsc::channel(8);
-        let context = context(far_sender, event_sender);
+        let context = context(Pipes(far_sender), event_sender);
         let (link, dialing) = dial(context.clone(), NodeId::new(2), "two".to_owned());
         let dialing = tokio::spawn(dialing);
         let mut silent = Vec::new();
         for connection in 1..=2 {
-            let mut far = Framed::new(far_ends.recv().await.expect("it dials"), FrameCodec);
+            let mut far = Framed::new(far_ends.recv().await.expect("it dials"), FrameCodec::default());
             assert!(matches!(far.next().await, Some(Ok(Frame::Hello(_)))));
             far.send(Frame::Hello(identity(2).hello(NodeId::new(1)))).await.expect("it listens");
             let connected = events.recv().await;
@@ -408,5 +419,23 @@ mod tests {
         }
         context.stop.cancel();
         dialing.await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn strangers_are_few() {
+        let network = MemoryNetwork::new();
+        let (events, _events) = mpsc::channel(8);
+        let context = context(network.transport("one"), events);
+        let accepting = tokio::spawn(accept(context.clone()));
+        let caller = network.transport("two");
+        let mut silent = Vec::new();
+        for _ in 0..STRANGERS_MAX {
+            silent.push(caller.connect("one").await.expect("it listens"));
+        }
+        let mut refused = caller.connect("one").await.expect("it listens");
+        let read = timeout(Duration::from_secs(60), refused.read_u8()).await.expect("hung up on");
+        assert!(read.is_err(), "not a byte");
+        context.stop.cancel();
+        accepting.await.expect("it ends");
     }
 }

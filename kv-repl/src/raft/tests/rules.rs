@@ -425,7 +425,7 @@ fn the_longest_proposal_can_be_sent() {
     let carries = |message: &&Message| matches!(message, Message::AppendEntries(append) if !append.entries.is_empty());
     assert!(messages.iter().any(|message| carries(&message)));
     for message in messages {
-        FrameCodec.encode(Frame::Message(message), &mut BytesMut::new()).expect("it fits in a frame");
+        FrameCodec::default().encode(Frame::Message(message), &mut BytesMut::new()).expect("it fits in a frame");
     }
     let (refused, _) = propose(PROPOSAL_BYTES_MAX + 1);
     assert_eq!(refused, Err(ProposeError::TooLarge { bytes: PROPOSAL_BYTES_MAX + 1 }));
