@@ -109,7 +109,8 @@ pub enum StartError {
     /// Log and checkpoints do not meet.
     #[error(
         "the log begins after entry {base}, but no valid checkpoint reaches that far; \
-         restore the checkpoint files, or empty the directory and let the node join again"
+         restore the checkpoint files from a copy of this disk. Do not empty the directory: under its id the node would \
+         not be let in without its log"
     )]
     Gap {
         /// The entry before the first one in the log.

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::identity::{Identity, Relation};
@@ -67,6 +68,8 @@ pub(crate) struct Context<T: Transport> {
     /// How long a peer may take to receive [`PATIENCE_BYTES`].
     pub(crate) patience: Duration,
     pub(crate) stop: CancellationToken,
+    /// Every task that holds this.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// The sending ends of the connections.
@@ -288,7 +291,7 @@ pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
                     continue;
                 };
                 let (context, stop) = (context.clone(), stop.clone());
-                tokio::spawn(async move {
+                context.tasks.clone().spawn(async move {
                     tokio::select! {
                         () = serve(&context, stream, stranger) => {}
                         () = stop.cancelled() => {}
@@ -393,6 +396,7 @@ mod tests {
             on_greeting: Box::new(|_, _| {}),
             patience: Duration::from_millis(100),
             stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         })
     }
 

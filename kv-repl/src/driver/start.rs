@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::applier::Applier;
@@ -232,16 +233,17 @@ fn connect<S: StateMachine, T: Transport>(
         }),
         patience: config.raft.election_timeout_max * 2,
         stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
     });
     let mut links = Vec::new();
     for (id, address) in config.peers.iter().filter(|(id, _)| *id != me.id) {
         let view = PeerView { peer_address: address.clone(), ..PeerView::default() };
         shared.peers.lock().insert(*id, view);
         let (link, dialing) = peers::dial(context.clone(), *id, address.clone());
-        tokio::spawn(dialing);
+        context.tasks.spawn(dialing);
         links.push(link);
     }
-    tokio::spawn(peers::accept(context.clone()));
+    context.tasks.spawn(peers::accept(context.clone()));
     (context, links)
 }
 
@@ -267,22 +269,31 @@ impl<S: StateMachine> Drop for Ending<S> {
 }
 
 impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
-    /// Founds the cluster if need be, runs the core to its end, and cleans up.
-    async fn run(mut self, mut inboxes: Inboxes<S::Outcome>) {
+    /// Founds the cluster if need be, runs the core to its end, and cleans up: whoever hears that the node has ended can
+    /// use its files and its address.
+    async fn run(self, inboxes: Inboxes<S::Outcome>) {
+        let tasks = self.context.tasks.clone();
         let mut ending = Ending {
             shared: self.shared.clone(),
             stop: self.context.stop.clone(),
             reason: Some("its task was dropped".to_owned()),
         };
+        ending.reason = self.run_to_end(inboxes).await;
+        ending.stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    async fn run_to_end(mut self, mut inboxes: Inboxes<S::Outcome>) -> Option<String> {
         let founding = self.context.identity.read().founding.clone();
-        ending.reason = match founding {
+        match founding {
             Some(record) => self.run_core(record, inboxes).await,
             None => match self.found(&mut inboxes).await {
                 Ok(Some(record)) => self.run_core(record, inboxes).await,
                 Ok(None) => None,
                 Err(error) => Some(error.to_string()),
             },
-        };
+        }
     }
 
     /// Waits until this node founds the cluster or is handed its record; `None` if it is stopped before.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kv_repl::transport::memory::MemoryNetwork;
+use kv_repl::transport::tcp::Tcp;
 use kv_repl::types::NodeId;
 use kv_repl::{CheckpointMeta, Replica, ReplicaConfig, StartError, StateMachine, WriteError};
 use kv_store::Store;
@@ -26,11 +27,14 @@ impl Alone {
         Alone { dir, disk: DiskSwitch::default(), config }
     }
 
-    async fn start<S: StateMachine>(&self) -> Result<Replica<S>, StartError> {
+    fn log(&self) -> FaultyLog {
         let options = kv_wal::Options { segment_bytes: 1 << 20, ..kv_wal::Options::default() };
         let (inner, _) = kv_wal::Log::open(&self.dir.path().join("log"), options).expect("log opens");
-        let log = FaultyLog { inner, disk: self.disk.clone() };
-        Replica::start(self.config.clone(), log, MemoryNetwork::new().transport("alone")).await
+        FaultyLog { inner, disk: self.disk.clone() }
+    }
+
+    async fn start<S: StateMachine>(&self) -> Result<Replica<S>, StartError> {
+        Replica::start(self.config.clone(), self.log(), MemoryNetwork::new().transport("alone")).await
     }
 }
 
@@ -135,4 +139,21 @@ async fn a_node_with_a_full_disk_can_be_stopped() {
     alone.disk.set(Disk::Full);
     assert_eq!(write(&node, put("key", "lost")).await, Err(WriteError::Unknown));
     tokio::time::timeout(PATIENCE, node.shutdown()).await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_stopped_node_held_is_free() {
+    let alone = Alone::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let mut listener = Some(listener);
+    for _ in 0..20 {
+        let transport = Tcp::new(listener.take().expect("bound"));
+        let node: Replica<Store> =
+            Replica::start(alone.config.clone(), alone.log(), transport).await.expect("the node starts");
+        // Connections of strangers are open meanwhile.
+        let _stranger = tokio::net::TcpStream::connect(address).await.expect("it listens");
+        node.shutdown().await;
+        listener = Some(tokio::net::TcpListener::bind(address).await.expect("the port is free again"));
+    }
 }
