@@ -121,7 +121,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                     }
                 }
                 _ = inboxes.submissions.recv_many(&mut submissions, TURN_EVENTS), if self.may_take() => {}
-                _ = inboxes.reads.recv_many(&mut reads, TURN_EVENTS) => {}
+                _ = inboxes.reads.recv_many(&mut reads, TURN_EVENTS), if self.reads.has_room() => {}
                 () = &mut sleep => {}
             }
             let now = self.now();
