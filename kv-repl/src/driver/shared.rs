@@ -2,6 +2,7 @@
 //! that the applier publishes what it applied while it holds nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -147,8 +148,9 @@ impl<S: StateMachine> Shared<S> {
         }
     }
 
-    /// A batch with the numbers `first..first + count` waits for its answers.
-    pub(crate) fn expect(&self, first: u64, count: usize, reply: oneshot::Sender<Vec<Answer<S::Outcome>>>) {
+    /// A batch with these numbers waits for its answers.
+    pub(crate) fn expect(&self, numbers: Range<u64>, reply: oneshot::Sender<Vec<Answer<S::Outcome>>>) {
+        let (first, count) = (numbers.start, (numbers.end - numbers.start) as usize);
         let answers = Vec::with_capacity(count);
         self.pending.lock().batches.push_back(Pending { first, count, answers, reply });
     }

@@ -30,7 +30,7 @@ use super::log_writer;
 use super::origin::Origin;
 use super::peers::{self, Context, Link, PeerEvent};
 use super::reads::Reads;
-use super::replica::{Inner, Replica};
+use super::replica::{Inner, Replica, room};
 use super::replicated::Replicated;
 use super::shared::{PeerView, Shared};
 use super::snapshots;
@@ -99,6 +99,7 @@ impl<S: StateMachine> Replica<S> {
             cluster: cluster_seen,
             shared: shared.clone(),
             submissions,
+            room: room(),
             reads,
             own: own.clone(),
             write_timeout: config.write_timeout,

@@ -136,8 +136,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 self.handle_peer(now, event);
             }
             for submission in submissions.drain(..) {
-                if let Some(first) = self.origin.take(&submission) {
-                    self.shared.expect(first, submission.commands.len(), submission.reply);
+                if let Some(numbers) = self.origin.take(&submission.ticket) {
+                    self.shared.expect(numbers, submission.reply);
                 }
             }
             self.reads.add(reads.drain(..));
