@@ -68,6 +68,19 @@ impl Checkpoints {
         Ok(None)
     }
 
+    /// Verifies a checkpoint, and takes it out of use if it is damaged: the one before it takes its place. Its file is left
+    /// beside the others for whoever wants to know what happened to it.
+    pub(crate) fn verify<S: StateMachine>(&self, last: EntryId) -> io::Result<()> {
+        let Err(error) = self.load::<S>(last) else { return Ok(()) };
+        let path = self.path(last);
+        if path.exists() {
+            warn!(checkpoint = %path.display(), %error, "a damaged checkpoint is set aside");
+            fs::rename(&path, path.with_extension("damaged"))?;
+            File::open(&self.dir)?.sync_all()?;
+        }
+        Err(error)
+    }
+
     fn load<S: StateMachine>(&self, last: EntryId) -> io::Result<Replicated<S>> {
         load_file(&self.path(last), last)
     }

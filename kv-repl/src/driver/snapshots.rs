@@ -32,6 +32,8 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(crate) enum SnapshotTask {
     /// Send a piece to a follower.
     Send(SendSnapshot),
+    /// A follower could not use the checkpoint that ends here.
+    Verify(EntryId),
     /// Store a piece from the leader.
     Piece { from: NodeId, piece: InstallSnapshot },
 }
@@ -42,6 +44,8 @@ struct Mover<S: StateMachine> {
     received: Sender<Box<Replicated<S>>>,
     core: UnboundedSender<Own>,
     outgoing: BTreeMap<NodeId, Outgoing>,
+    /// A checkpoint that was doubted and found whole.
+    verified: Option<EntryId>,
     incoming: Option<Incoming>,
 }
 
@@ -60,12 +64,20 @@ pub(crate) fn spawn<S: StateMachine>(
     core: UnboundedSender<Own>,
 ) -> std::io::Result<(Sender<SnapshotTask>, JoinHandle<()>)> {
     let (sender, receiver): (_, Receiver<SnapshotTask>) = channel();
-    let mut mover =
-        Mover { checkpoints, shared, received, core: core.clone(), outgoing: BTreeMap::new(), incoming: None };
+    let mut mover = Mover {
+        checkpoints,
+        shared,
+        received,
+        core: core.clone(),
+        outgoing: BTreeMap::new(),
+        verified: None,
+        incoming: None,
+    };
     let thread = threads::spawn("snapshot", core, move || {
         while let Ok(task) = receiver.recv() {
             match task {
                 SnapshotTask::Send(request) => mover.send(&request),
+                SnapshotTask::Verify(last) => mover.verify(last),
                 SnapshotTask::Piece { from, piece } => mover.take(from, piece),
             }
         }
@@ -113,6 +125,20 @@ impl<S: StateMachine> Mover<S> {
             offset,
             data: Bytes::from(data),
         }))
+    }
+
+    /// Reads the whole file, so a follower that refuses it again and again, for a trouble of its own, is believed once.
+    fn verify(&mut self, last: EntryId) {
+        if self.verified == Some(last) {
+            return;
+        }
+        match self.checkpoints.verify::<S>(last) {
+            Ok(()) => self.verified = Some(last),
+            Err(error) => {
+                warn!(%last, %error, "a checkpoint that a follower refused is not sent any more");
+                self.outgoing.retain(|_, open| open.last != last);
+            }
+        }
     }
 
     fn take(&mut self, from: NodeId, piece: InstallSnapshot) {
@@ -187,5 +213,33 @@ mod tests {
             assert_eq!(last.index, applied);
             assert_eq!(states.try_recv().expect("the state is there before its event").applied, last);
         }
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_found_when_a_follower_refuses_it_and_the_one_before_is_sent() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        for applied in [5, 9] {
+            let state = state_at(applied);
+            checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        }
+        let (newest, file_bytes, _) = checkpoints.open_newest().expect("readable").expect("there are two");
+        let name = format!("{:016x}-{:016x}.checkpoint", newest.index.get(), newest.term.get());
+        std::fs::write(dir.path().join(name), vec![0xff; file_bytes as usize]).expect("writable");
+
+        let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(state_at(9)));
+        let (tasks, thread) = spawn::<Counter>(checkpoints, shared, channel().0, core).expect("starts");
+        let request = SendSnapshot { to: NodeId::new(3), term: Term::new(1), connection: 1, wanted: None };
+        for task in [SnapshotTask::Send(request), SnapshotTask::Verify(newest), SnapshotTask::Send(request)] {
+            tasks.send(task).expect("it runs");
+        }
+        drop(tasks);
+        thread.join().expect("no panic");
+        let sent = std::iter::from_fn(|| events.blocking_recv()).filter_map(|event| match event {
+            Own::Send { message: Message::InstallSnapshot(piece), .. } => Some(piece.last.index.get()),
+            _ => None,
+        });
+        assert_eq!(sent.collect::<Vec<_>>(), [9, 5]);
     }
 }

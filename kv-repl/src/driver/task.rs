@@ -299,6 +299,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             }
             Output::ReadLog(request) => self.read_log(request),
             Output::SendSnapshot(request) => self.tell_snapshots(SnapshotTask::Send(request)),
+            Output::VerifySnapshot { last } => self.tell_snapshots(SnapshotTask::Verify(last)),
             Output::SnapshotPiece { from, piece } => self.tell_snapshots(SnapshotTask::Piece { from, piece }),
             Output::ReadReady { token, index } => {
                 let callers = self.reads.answered(token);

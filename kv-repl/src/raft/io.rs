@@ -60,6 +60,12 @@ pub enum Output {
     ReadLog(ReadLog),
     /// Send a piece of a checkpoint.
     SendSnapshot(SendSnapshot),
+    /// A follower could not use the checkpoint that ends with `last`. The damage may be on this side: if so, send it no
+    /// more.
+    VerifySnapshot {
+        /// Last entry that the checkpoint covers.
+        last: EntryId,
+    },
     /// Store a piece of a checkpoint and answer with [`super::Raft::handle_snapshot`].
     SnapshotPiece {
         /// The leader.

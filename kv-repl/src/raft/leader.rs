@@ -221,7 +221,10 @@ impl Raft {
                 // If that was not enough, the log has been cut beyond that checkpoint meanwhile, or has a hole beyond it.
                 peer.restart_snapshot(retry_at);
             }
-            SnapshotResult::Failed => peer.restart_snapshot(retry_at),
+            SnapshotResult::Failed => {
+                peer.restart_snapshot(retry_at);
+                self.outputs.push_back(Output::VerifySnapshot { last: reply.last });
+            }
             SnapshotResult::StaleTerm => {}
         }
         self.advance_commit();

@@ -140,3 +140,34 @@ fn stamps_go_on_from_the_log_and_from_a_received_checkpoint() {
     raft.handle_message(later, member(1), Message::RequestVoteReply(yes));
     assert_eq!(stamp(&mut raft), Some(9000));
 }
+
+#[test]
+fn a_checkpoint_that_a_follower_refuses_is_doubted() {
+    let boot = Boot {
+        hard_state: HardState { term: Term::new(1), voted_for: None },
+        configuration: Configuration::new((0..3).map(member).collect()),
+        base: id(1, 5),
+        terms: Vec::new(),
+        last: Index::new(5),
+        applied: Index::new(5),
+        stamp_ms: 0,
+    };
+    let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
+    raft.handle_connected(LATER, member(1).id, 1);
+    raft.handle_timeout(LATER);
+    settle(&mut raft);
+    let (term, connection) = (Term::new(2), 1);
+    let yes = VoteReply { term, granted: true };
+    raft.handle_message(LATER, member(1), Message::PreVoteReply(yes));
+    settle(&mut raft);
+    raft.handle_message(LATER, member(1), Message::RequestVoteReply(yes));
+    settle(&mut raft);
+    let empty = AppendResult::Mismatch { refused: Index::new(5), hint: EntryId::ZERO };
+    let reply = AppendEntriesReply { term, round: 1, connection, result: empty };
+    raft.handle_message(LATER, member(1), Message::AppendEntriesReply(reply));
+    settle(&mut raft);
+    let reply = InstallSnapshotReply { term, connection, last: id(1, 5), result: SnapshotResult::Failed };
+    raft.handle_message(LATER, member(1), Message::InstallSnapshotReply(reply));
+    let mut outputs = std::iter::from_fn(|| raft.poll_output());
+    assert!(outputs.any(|output| matches!(output, Output::VerifySnapshot { last } if last == id(1, 5))));
+}

@@ -384,6 +384,7 @@ impl Sim {
                 self.raft(node).handle_log_read(now, LogRead { peer: request.peer, token: request.token, result });
             }
             Output::SendSnapshot(request) => self.send_snapshot(node, request),
+            Output::VerifySnapshot { .. } => {}
             Output::SnapshotPiece { from, piece } => self.take_piece(node, from, &piece),
             Output::Restore { last } => {
                 assert!(last.index.get() as usize > self.nodes[node].applied.len(), "only what is ahead is restored");
