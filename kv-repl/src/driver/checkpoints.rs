@@ -24,6 +24,14 @@ pub(crate) struct Checkpoints {
     dir: PathBuf,
 }
 
+/// A file that is being sent.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) last: EntryId,
+    pub(crate) file: File,
+    pub(crate) file_bytes: u64,
+}
+
 /// A received file that is not complete yet.
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -105,10 +113,17 @@ impl Checkpoints {
     }
 
     /// Opens the newest checkpoint for sending.
-    pub(crate) fn open_newest(&self) -> io::Result<Option<(EntryId, u64, File)>> {
-        let Some(last) = self.list()?.first().copied() else { return Ok(None) };
-        let file = File::open(self.path(last))?;
-        Ok(Some((last, file.metadata()?.len(), file)))
+    pub(crate) fn open_newest(&self) -> io::Result<Option<Outgoing>> {
+        self.list()?.first().map_or(Ok(None), |last| self.open_if_there(*last))
+    }
+
+    /// Opens a checkpoint for sending; `None` if it has been replaced.
+    pub(crate) fn open_if_there(&self, last: EntryId) -> io::Result<Option<Outgoing>> {
+        match File::open(self.path(last)) {
+            Ok(file) => Ok(Some(Outgoing { last, file_bytes: file.metadata()?.len(), file })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Begins to receive a checkpoint.

@@ -1,11 +1,10 @@
 //! The thread that moves checkpoints between nodes, piece by piece.
 //!
 //! One piece is on its way at a time to each follower: the follower answers with the offset it wants next, so a lost
-//! piece or a broken connection costs that piece only. The sender keeps the file open, so that a checkpoint that is
-//! replaced meanwhile can still be finished.
+//! piece or a broken connection costs that piece only. The sender keeps the file open until the last piece has left, so
+//! that a checkpoint that is replaced meanwhile can still be finished, and no longer, so that its disk space is freed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
-use super::checkpoints::{Checkpoints, Incoming};
+use super::checkpoints::{Checkpoints, Incoming, Outgoing};
 use super::replicated::Replicated;
 use super::shared::Shared;
 use super::task::Own;
@@ -47,12 +46,6 @@ struct Mover<S: StateMachine> {
     /// A checkpoint that was doubted and found whole.
     verified: Option<EntryId>,
     incoming: Option<Incoming>,
-}
-
-struct Outgoing {
-    last: EntryId,
-    file: File,
-    file_bytes: u64,
 }
 
 /// Starts the thread. It ends when the sender is dropped. With each [`SnapshotProgress::Received`] comes the state itself
@@ -96,35 +89,45 @@ impl<S: StateMachine> Mover<S> {
             }
             Ok(None) => warn!(to = %request.to, "a follower needs a checkpoint and there is none yet"),
             Err(error) => {
-                self.outgoing.remove(&request.to);
                 warn!(to = %request.to, %error, "a checkpoint could not be read for a follower; it is tried again");
             }
         }
     }
 
     fn piece_for(&mut self, request: &SendSnapshot) -> std::io::Result<Option<InstallSnapshot>> {
-        let open =
-            self.outgoing.get(&request.to).filter(|open| Some(open.last) == request.wanted.map(|(last, _)| last));
-        let (offset, bytes) = match (open, request.wanted) {
-            (Some(_), Some((_, offset))) => (offset, PIECE_BYTES),
-            _ => {
-                let Some((last, file_bytes, file)) = self.checkpoints.open_newest()? else { return Ok(None) };
-                info!(to = %request.to, %last, file_bytes, "sending a checkpoint");
-                self.outgoing.insert(request.to, Outgoing { last, file, file_bytes });
-                (0, 0)
+        let (open, offset, bytes) = match self.wanted(request)? {
+            Some((open, offset)) => (open, offset, PIECE_BYTES),
+            None => {
+                let Some(open) = self.checkpoints.open_newest()? else { return Ok(None) };
+                info!(to = %request.to, last = %open.last, file_bytes = open.file_bytes, "sending a checkpoint");
+                (open, 0, 0)
             }
         };
-        let open = &self.outgoing[&request.to];
         let mut data = vec![0; bytes.min(open.file_bytes.saturating_sub(offset) as usize)];
         open.file.read_exact_at(&mut data, offset)?;
-        Ok(Some(InstallSnapshot {
+        let piece = InstallSnapshot {
             term: request.term,
             connection: request.connection,
             last: open.last,
             file_bytes: open.file_bytes,
             offset,
             data: Bytes::from(data),
-        }))
+        };
+        if offset + (piece.data.len() as u64) < open.file_bytes {
+            self.outgoing.insert(request.to, open);
+        }
+        Ok(Some(piece))
+    }
+
+    /// The file and offset that a follower wants next, if it wants one that is still there.
+    fn wanted(&mut self, request: &SendSnapshot) -> std::io::Result<Option<(Outgoing, u64)>> {
+        let open = self.outgoing.remove(&request.to);
+        let Some((last, offset)) = request.wanted else { return Ok(None) };
+        match open.filter(|open| open.last == last) {
+            Some(open) => Ok(Some((open, offset))),
+            // The last piece was lost on the way.
+            None => Ok(self.checkpoints.open_if_there(last)?.map(|open| (open, offset))),
+        }
     }
 
     /// Reads the whole file, so a follower that refuses it again and again, for a trouble of its own, is believed once.
@@ -186,7 +189,7 @@ mod tests {
         let checkpoints = Checkpoints::open(dir.path()).expect("opens");
         let state = state_at(applied);
         checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
-        let (last, file_bytes, file) = checkpoints.open_newest().expect("readable").expect("just written");
+        let Outgoing { last, file_bytes, file } = checkpoints.open_newest().expect("readable").expect("just written");
         let mut data = vec![0; file_bytes as usize];
         file.read_exact_at(&mut data, 0).expect("readable");
         InstallSnapshot { term: Term::new(1), connection: 1, last, file_bytes, offset: 0, data: Bytes::from(data) }
@@ -223,7 +226,8 @@ mod tests {
             let state = state_at(applied);
             checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
         }
-        let (newest, file_bytes, _) = checkpoints.open_newest().expect("readable").expect("there are two");
+        let Outgoing { last: newest, file_bytes, .. } =
+            checkpoints.open_newest().expect("readable").expect("there are two");
         let name = format!("{:016x}-{:016x}.checkpoint", newest.index.get(), newest.term.get());
         std::fs::write(dir.path().join(name), vec![0xff; file_bytes as usize]).expect("writable");
 
@@ -241,5 +245,31 @@ mod tests {
             _ => None,
         });
         assert_eq!(sent.collect::<Vec<_>>(), [9, 5]);
+    }
+
+    #[test]
+    fn a_file_is_held_until_its_last_piece_has_left_and_opened_again_if_that_was_lost() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let state = state_at(5);
+        checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        let mut mover = Mover::<Counter> {
+            checkpoints,
+            shared: Arc::new(Shared::new(state_at(5))),
+            received: channel().0,
+            core: tokio::sync::mpsc::unbounded_channel().0,
+            outgoing: BTreeMap::new(),
+            verified: None,
+            incoming: None,
+        };
+        let mut request = SendSnapshot { to: NodeId::new(3), term: Term::new(1), connection: 1, wanted: None };
+        let asked = mover.piece_for(&request).expect("readable").expect("there is one");
+        assert_eq!((asked.data.len(), mover.outgoing.len()), (0, 1));
+        request.wanted = Some((asked.last, 0));
+        for _ in 0..2 {
+            let piece = mover.piece_for(&request).expect("readable").expect("there is one");
+            assert_eq!((piece.data.len() as u64, piece.last), (asked.file_bytes, asked.last));
+            assert!(mover.outgoing.is_empty());
+        }
     }
 }
