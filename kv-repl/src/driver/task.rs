@@ -13,6 +13,7 @@
 //! has at most as much in it as the core has asked for.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,6 +80,20 @@ pub(crate) struct Inboxes<O> {
     pub(crate) reads: mpsc::Receiver<ReadRequest>,
 }
 
+/// What one turn has to handle.
+struct Turn<O> {
+    own: Vec<Own>,
+    peers: Vec<PeerEvent>,
+    submissions: Vec<Submission<O>>,
+    reads: Vec<ReadRequest>,
+}
+
+/// Adds to `events` whatever `next` gives, up to the limit of one turn.
+fn fill<T>(events: &mut Vec<T>, next: impl FnMut() -> Option<T>) {
+    let room = TURN_EVENTS.saturating_sub(events.len());
+    events.extend(std::iter::from_fn(next).take(room));
+}
+
 /// The core and everything it gives work to.
 pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) raft: Raft,
@@ -104,7 +119,7 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
 impl<S: StateMachine, R: LogReader> Task<S, R> {
     /// Runs until the node is stopped or fails; says why.
     pub(crate) async fn run(mut self, mut inboxes: Inboxes<S::Outcome>) -> Option<String> {
-        let (mut peers, mut own, mut submissions, mut reads) = (vec![], vec![], vec![], vec![]);
+        let mut turn = Turn { own: vec![], peers: vec![], submissions: vec![], reads: vec![] };
         let sleep = tokio::time::sleep_until(self.started);
         tokio::pin!(sleep);
         loop {
@@ -114,35 +129,58 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 sleep.as_mut().reset(deadline);
             }
             tokio::select! {
-                _ = inboxes.own.recv_many(&mut own, TURN_EVENTS) => {}
-                count = inboxes.peers.recv_many(&mut peers, TURN_EVENTS) => {
+                _ = inboxes.own.recv_many(&mut turn.own, TURN_EVENTS) => {}
+                count = inboxes.peers.recv_many(&mut turn.peers, TURN_EVENTS) => {
                     if count == 0 {
                         return Some("the tasks of the peers have ended".to_owned());
                     }
                 }
-                _ = inboxes.submissions.recv_many(&mut submissions, TURN_EVENTS), if self.may_take() => {}
-                _ = inboxes.reads.recv_many(&mut reads, TURN_EVENTS), if self.reads.has_room() => {}
+                _ = inboxes.submissions.recv_many(&mut turn.submissions, TURN_EVENTS), if self.may_take() => {}
+                _ = inboxes.reads.recv_many(&mut turn.reads, TURN_EVENTS), if self.reads.has_room() => {}
                 () = &mut sleep => {}
             }
-            let now = self.now();
-            for event in own.drain(..) {
-                match event {
-                    Own::Stop => return None,
-                    Own::Failed(reason) => return Some(reason),
-                    event => self.handle_own(now, event),
-                }
+            self.gather(&mut inboxes, &mut turn);
+            if let ControlFlow::Break(reason) = self.handle(&mut turn) {
+                return reason;
             }
-            for event in peers.drain(..) {
-                self.handle_peer(now, event);
+        }
+    }
+
+    /// One queue has woken the task; whatever is in the others comes along.
+    fn gather(&mut self, inboxes: &mut Inboxes<S::Outcome>, turn: &mut Turn<S::Outcome>) {
+        fill(&mut turn.own, || inboxes.own.try_recv().ok());
+        fill(&mut turn.peers, || inboxes.peers.try_recv().ok());
+        if self.may_take() {
+            fill(&mut turn.submissions, || inboxes.submissions.try_recv().ok());
+        }
+        if self.reads.has_room() {
+            fill(&mut turn.reads, || inboxes.reads.try_recv().ok());
+        }
+    }
+
+    fn handle(&mut self, turn: &mut Turn<S::Outcome>) -> ControlFlow<Option<String>> {
+        let now = self.now();
+        for event in turn.own.drain(..) {
+            match event {
+                Own::Stop => return ControlFlow::Break(None),
+                Own::Failed(reason) => return ControlFlow::Break(Some(reason)),
+                event => self.handle_own(now, event),
             }
-            for submission in submissions.drain(..) {
+        }
+        for event in turn.peers.drain(..) {
+            self.handle_peer(now, event);
+        }
+        // If that has ended the session, they wait for the next one.
+        if self.may_take() {
+            for submission in turn.submissions.drain(..) {
                 if let Some(numbers) = self.origin.take(&submission.ticket) {
                     self.shared.expect(numbers, submission.reply);
                 }
             }
-            self.reads.add(reads.drain(..));
-            self.raft.handle_timeout(now);
         }
+        self.reads.add(turn.reads.drain(..));
+        self.raft.handle_timeout(now);
+        ControlFlow::Continue(())
     }
 
     /// Whether submissions are taken. Not while this node leads and has no room for them: what has not been taken is known
@@ -387,4 +425,24 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
 
 fn wall_clock_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_takes_what_is_there_up_to_its_limit() {
+        let (sender, mut inbox) = mpsc::channel(2 * TURN_EVENTS);
+        for number in 0..TURN_EVENTS + 5 {
+            sender.try_send(number).expect("there is room");
+        }
+        let mut events = Vec::new();
+        events.extend(inbox.try_recv());
+        fill(&mut events, || inbox.try_recv().ok());
+        assert_eq!(events.len(), TURN_EVENTS);
+        events.clear();
+        fill(&mut events, || inbox.try_recv().ok());
+        assert_eq!(events, (TURN_EVENTS..TURN_EVENTS + 5).collect::<Vec<_>>());
+    }
 }
