@@ -210,6 +210,7 @@ pub(crate) fn write_error(node: &Node, error: WriteError) -> Frame {
         WriteError::NoLeader => {
             "CLUSTERDOWN no leader: no majority of the nodes could be reached in time; nothing was written"
         }
+        WriteError::DiskFull => "MISCONF the disk of the leader is full: free space on it; nothing was written",
         WriteError::Unknown => "UNKNOWN no confirmation in time: the write may or may not have been applied",
         WriteError::Stopped => "UNKNOWN this node is stopping: the write may or may not have been applied",
         WriteError::TooLarge => "ERR the command is too large to be replicated; nothing was written",

@@ -4,6 +4,10 @@ use bytes::Bytes;
 
 use crate::types::{Entry, EntryId, Index, Kind, Member, Term};
 
+/// Longest payload of one proposal, in bytes, and most bytes of entries in one message, unless one entry is longer. A frame
+/// holds any message that keeps to it.
+pub const PROPOSAL_BYTES_MAX: usize = 24 << 20;
+
 /// A message of the Raft core. The sender is known from the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
@@ -183,6 +187,21 @@ pub struct Proposal {
 }
 
 impl Message {
+    /// The sender's term; for a pre-vote the term it would have.
+    pub fn term(&self) -> Term {
+        match self {
+            Message::PreVote(request) | Message::RequestVote(request) => request.term,
+            Message::PreVoteReply(reply) | Message::RequestVoteReply(reply) => reply.term,
+            Message::AppendEntries(append) => append.term,
+            Message::AppendEntriesReply(reply) => reply.term,
+            Message::InstallSnapshot(piece) => piece.term,
+            Message::InstallSnapshotReply(reply) => reply.term,
+            Message::ReadIndex(request) => request.term,
+            Message::ReadIndexReply(reply) => reply.term,
+            Message::Forward(forward) => forward.term,
+        }
+    }
+
     /// The name used in logs and transcripts.
     pub fn name(&self) -> &'static str {
         match self {

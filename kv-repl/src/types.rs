@@ -136,4 +136,9 @@ pub mod kind {
     pub const MARK: Kind = Kind(4);
     /// Takes the number of a command that its client has given up, in place of the command.
     pub const SKIP: Kind = Kind(5);
+
+    /// Whether a node may ask the leader to append this: the rest is only for leaders and founders to make.
+    pub fn is_forwarded(kind: Kind) -> bool {
+        matches!(kind, COMMAND | SESSION | MARK | SKIP)
+    }
 }

@@ -17,11 +17,17 @@ use thiserror::Error;
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::message::{self, Hello};
-use crate::message::Message;
+use crate::message::{Message, PROPOSAL_BYTES_MAX};
 use crate::types::Entry;
 
 /// Longest frame accepted, in bytes. Commands, messages and checkpoint pieces are limited well below it.
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// Longest frame accepted from somebody who has not greeted yet, in bytes.
+pub const GREETING_BYTES_MAX: usize = 4 << 10;
+
+/// What a proposal that is accepted can't be sent in would stop replication for ever.
+const _: () = assert!(PROPOSAL_BYTES_MAX + 4096 <= FRAME_BYTES_MAX, "a frame holds the longest entry and its own head");
 
 const PREFIX_BYTES: usize = 8;
 const FIXED_BYTES: usize = 5;
@@ -45,11 +51,13 @@ pub enum WireError {
     /// The connection failed.
     #[error("connection failed: {0}")]
     Io(#[from] std::io::Error),
-    /// A frame claims more than [`FRAME_BYTES_MAX`].
-    #[error("frame of {bytes} bytes is above the limit of {FRAME_BYTES_MAX}; is this a peer port of kv-repl?")]
+    /// A frame claims more than may come now.
+    #[error("frame of {bytes} bytes is above the limit of {bytes_max}; is this a peer port of kv-repl?")]
     TooLong {
         /// Bytes the frame claims.
         bytes: usize,
+        /// The limit.
+        bytes_max: usize,
     },
     /// A frame's checksum does not match.
     #[error("frame checksum is wrong; is this a peer port of kv-repl?")]
@@ -66,8 +74,30 @@ pub enum WireError {
 }
 
 /// Encodes and decodes [`Frame`]s.
-#[derive(Debug, Default)]
-pub struct FrameCodec;
+#[derive(Debug)]
+pub struct FrameCodec {
+    /// Longest frame that is decoded.
+    bytes_max: usize,
+}
+
+impl Default for FrameCodec {
+    fn default() -> FrameCodec {
+        FrameCodec { bytes_max: FRAME_BYTES_MAX }
+    }
+}
+
+impl FrameCodec {
+    /// A codec for a connection to a stranger: nothing longer than [`GREETING_BYTES_MAX`] is taken in before
+    /// [`FrameCodec::greeted`].
+    pub fn greeting() -> FrameCodec {
+        FrameCodec { bytes_max: GREETING_BYTES_MAX }
+    }
+
+    /// The other end is known now.
+    pub fn greeted(&mut self) {
+        *self = FrameCodec::default();
+    }
+}
 
 impl Encoder<Frame> for FrameCodec {
     type Error = WireError;
@@ -86,7 +116,7 @@ impl Encoder<Frame> for FrameCodec {
         let length = wire.len() - start - PREFIX_BYTES;
         if length > FRAME_BYTES_MAX {
             wire.truncate(start);
-            return Err(WireError::TooLong { bytes: length });
+            return Err(WireError::TooLong { bytes: length, bytes_max: FRAME_BYTES_MAX });
         }
         let head_bytes = head_end - start - PREFIX_BYTES - FIXED_BYTES;
         let frame = &mut wire[start..head_end];
@@ -108,8 +138,8 @@ impl Decoder for FrameCodec {
             return Ok(None);
         }
         let length = u32_at(wire, 0) as usize;
-        if length > FRAME_BYTES_MAX {
-            return Err(WireError::TooLong { bytes: length });
+        if length > self.bytes_max {
+            return Err(WireError::TooLong { bytes: length, bytes_max: self.bytes_max });
         }
         if length < FIXED_BYTES {
             return Err(WireError::Checksum);
@@ -239,8 +269,31 @@ mod tests {
 
     fn encoded(frame: &Frame) -> BytesMut {
         let mut wire = BytesMut::new();
-        FrameCodec.encode(frame.clone(), &mut wire).unwrap();
+        FrameCodec::default().encode(frame.clone(), &mut wire).unwrap();
         wire
+    }
+
+    #[test]
+    fn a_stranger_can_only_greet() {
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            from: Member::new(NodeId::new(u64::MAX), Incarnation::new(9)),
+            to: NodeId::new(2),
+            cluster: Some([7; 32]),
+            listed: (1..=64).map(NodeId::new).collect(),
+            client_address: "x".repeat(1024),
+        };
+        let mut wire = BytesMut::new();
+        FrameCodec::default().encode(Frame::Hello(hello.clone()), &mut wire).expect("encodes");
+        let mut codec = FrameCodec::greeting();
+        assert_eq!(codec.decode(&mut wire).expect("the longest greeting fits"), Some(Frame::Hello(hello)));
+        let long = Frame::Found(vec![0; GREETING_BYTES_MAX].into());
+        codec.encode(long.clone(), &mut wire).expect("encodes");
+        let mut begun = BytesMut::from(&wire[..PREFIX_BYTES]);
+        assert!(matches!(codec.decode(&mut begun), Err(WireError::TooLong { .. })), "refused before it has come");
+        codec.greeted();
+        assert_eq!(codec.decode(&mut wire).expect("known now"), Some(long));
     }
 
     #[test]
@@ -249,9 +302,9 @@ mod tests {
             let whole = encoded(&frame);
             for cut in 0..whole.len() {
                 let mut wire = BytesMut::from(&whole[..cut]);
-                assert!(FrameCodec.decode(&mut wire).unwrap().is_none(), "{frame:?} cut at {cut}");
+                assert!(FrameCodec::default().decode(&mut wire).unwrap().is_none(), "{frame:?} cut at {cut}");
                 wire.extend_from_slice(&whole[cut..]);
-                assert_eq!(FrameCodec.decode(&mut wire).unwrap().as_ref(), Some(&frame));
+                assert_eq!(FrameCodec::default().decode(&mut wire).unwrap().as_ref(), Some(&frame));
                 assert!(wire.is_empty());
             }
         }
@@ -264,7 +317,7 @@ mod tests {
             for bit in 0..whole.len() * 8 {
                 let mut wire = whole.clone();
                 wire[bit / 8] ^= 1 << (bit % 8);
-                if let Ok(Some(_)) = FrameCodec.decode(&mut wire) {
+                if let Ok(Some(_)) = FrameCodec::default().decode(&mut wire) {
                     panic!("accepted {frame:?} with bit {bit} flipped");
                 }
             }
@@ -274,7 +327,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = FrameCodec.decode(&mut BytesMut::from(&bytes[..]));
+            let _ = FrameCodec::default().decode(&mut BytesMut::from(&bytes[..]));
         }
 
         /// Past the checksum, where only a hostile peer gets: the fields themselves must be checked too.

@@ -3,5 +3,5 @@
 mod frame;
 mod message;
 
-pub use frame::{FRAME_BYTES_MAX, Frame, FrameCodec, WireError};
+pub use frame::{FRAME_BYTES_MAX, Frame, FrameCodec, GREETING_BYTES_MAX, WireError};
 pub use message::Hello;

@@ -1,8 +1,9 @@
 //! The checkpoint files of a node: written beside ongoing work, found again on start, received from a leader.
 //!
 //! A file gets its name only when it is complete and synced, so a file with a name is whole unless the disk damaged it;
-//! that is found by its checksums on loading, and the one before is used. The two newest are kept, and the log is kept
-//! back to the older of them, so that one damaged checkpoint loses nothing.
+//! that is found by its checksums on loading, and the one before is used. The two newest of what has been applied are kept,
+//! and the log is kept back to the older of them, so that one damaged checkpoint loses nothing. A received one that is
+//! ahead is kept beside them: before it is restored it covers nothing of the log.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
@@ -21,6 +22,14 @@ const SUFFIX: &str = "checkpoint";
 #[derive(Clone, Debug)]
 pub(crate) struct Checkpoints {
     dir: PathBuf,
+}
+
+/// A file that is being sent.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) last: EntryId,
+    pub(crate) file: File,
+    pub(crate) file_bytes: u64,
 }
 
 /// A received file that is not complete yet.
@@ -67,6 +76,19 @@ impl Checkpoints {
         Ok(None)
     }
 
+    /// Verifies a checkpoint, and takes it out of use if it is damaged: the one before it takes its place. Its file is left
+    /// beside the others for whoever wants to know what happened to it.
+    pub(crate) fn verify<S: StateMachine>(&self, last: EntryId) -> io::Result<()> {
+        let Err(error) = self.load::<S>(last) else { return Ok(()) };
+        let path = self.path(last);
+        if path.exists() {
+            warn!(checkpoint = %path.display(), %error, "a damaged checkpoint is set aside");
+            fs::rename(&path, path.with_extension("damaged"))?;
+            File::open(&self.dir)?.sync_all()?;
+        }
+        Err(error)
+    }
+
     fn load<S: StateMachine>(&self, last: EntryId) -> io::Result<Replicated<S>> {
         load_file(&self.path(last), last)
     }
@@ -80,20 +102,28 @@ impl Checkpoints {
         self.publish(&temporary, meta.last)
     }
 
-    /// Removes all but the newest, and says up to which entry the log is no longer needed.
-    pub(crate) fn prune(&self) -> io::Result<Option<EntryId>> {
-        let mut all = self.list()?;
-        for old in all.split_off(KEPT.min(all.len())) {
-            fs::remove_file(self.path(old))?;
+    /// Removes all but the newest, where everything up to `applied` has been applied, and says up to which entry the log is
+    /// no longer needed.
+    pub(crate) fn prune(&self, applied: Index) -> io::Result<Option<EntryId>> {
+        let (ahead, behind): (Vec<_>, Vec<_>) = self.list()?.into_iter().partition(|last| last.index > applied);
+        for old in ahead.iter().skip(1).chain(behind.iter().skip(KEPT)) {
+            fs::remove_file(self.path(*old))?;
         }
-        Ok(all.get(KEPT - 1).copied())
+        Ok(behind.get(KEPT - 1).copied())
     }
 
     /// Opens the newest checkpoint for sending.
-    pub(crate) fn open_newest(&self) -> io::Result<Option<(EntryId, u64, File)>> {
-        let Some(last) = self.list()?.first().copied() else { return Ok(None) };
-        let file = File::open(self.path(last))?;
-        Ok(Some((last, file.metadata()?.len(), file)))
+    pub(crate) fn open_newest(&self) -> io::Result<Option<Outgoing>> {
+        self.list()?.first().map_or(Ok(None), |last| self.open_if_there(*last))
+    }
+
+    /// Opens a checkpoint for sending; `None` if it has been replaced.
+    pub(crate) fn open_if_there(&self, last: EntryId) -> io::Result<Option<Outgoing>> {
+        match File::open(self.path(last)) {
+            Ok(file) => Ok(Some(Outgoing { last, file_bytes: file.metadata()?.len(), file })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Begins to receive a checkpoint.
@@ -160,4 +190,30 @@ fn parse_name(name: &str) -> Option<EntryId> {
     let (index, term) = name.strip_suffix(SUFFIX)?.strip_suffix('.')?.split_once('-')?;
     let number = |text: &str| (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten();
     Some(EntryId::new(Term::new(number(term)?), Index::new(number(index)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::testing::{Counter, state_at};
+
+    #[test]
+    fn what_was_received_ahead_covers_nothing_of_the_log() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let write = |applied: u64| {
+            let state = state_at(applied);
+            checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        };
+        let indices = || checkpoints.list().expect("listed").iter().map(|last| last.index.get()).collect::<Vec<_>>();
+        let prune = |applied| checkpoints.prune(Index::new(applied)).expect("pruned").map(|last| last.index.get());
+        [3, 10, 12].into_iter().for_each(write);
+        assert_eq!(prune(4), None, "one checkpoint of what has been applied is not enough");
+        assert_eq!(indices(), [12, 3]);
+        [5, 7].into_iter().for_each(write);
+        assert_eq!(prune(7), Some(5));
+        assert_eq!(indices(), [12, 7, 5]);
+        assert_eq!(prune(12), Some(7), "now it has been restored");
+        assert_eq!(indices(), [12, 7]);
+    }
 }

@@ -27,7 +27,8 @@ pub struct ReplicaConfig {
     /// How long a read may wait for a leader's confirmation.
     pub read_timeout: Duration,
     /// A checkpoint is written when this much log has been applied since the last one. The log is kept back to the
-    /// checkpoint before the newest, so it occupies a little over twice this much.
+    /// checkpoint before the newest, so it occupies a little over twice this much; up to eight times more on a leader whose
+    /// followers are catching up.
     pub checkpoint_log_bytes: u64,
     /// Bytes of a segment of the log, for [`Replica::open`](crate::Replica::open).
     pub log_segment_bytes: u64,
@@ -65,7 +66,7 @@ impl ReplicaConfig {
         if ids.len() > 7 {
             return Err(StartError::Peers { reason: "at most 7 voters are supported" });
         }
-        Ok(())
+        Ok(self.raft.validate()?)
     }
 }
 
@@ -78,6 +79,9 @@ pub enum StartError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// The settings of the Raft core contradict each other.
+    #[error("options: {0}")]
+    Options(#[from] raft::OptionsError),
     /// The log could not be read or written.
     #[error("log: {0}")]
     Log(#[from] LogError),
@@ -105,7 +109,8 @@ pub enum StartError {
     /// Log and checkpoints do not meet.
     #[error(
         "the log begins after entry {base}, but no valid checkpoint reaches that far; \
-         restore the checkpoint files, or empty the directory and let the node join again"
+         restore the checkpoint files from a copy of this disk. Do not empty the directory: under its id the node would \
+         not be let in without its log"
     )]
     Gap {
         /// The entry before the first one in the log.

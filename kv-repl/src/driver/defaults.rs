@@ -9,19 +9,26 @@ mod file_log {
     use crate::driver::traits::{Log, LogError, LogReader};
     use crate::types::{Entry, EntryId, Index};
 
+    fn log_error(error: kv_wal::Error) -> LogError {
+        match error {
+            kv_wal::Error::DiskFull { .. } => LogError::disk_full(error),
+            _ => LogError::new(error),
+        }
+    }
+
     impl Log for kv_wal::Log {
         type Reader = kv_wal::Reader;
 
         fn append(&mut self, entries: &[Entry], state: Option<&[u8]>) -> Result<(), LogError> {
-            kv_wal::Log::append(self, entries, state).map_err(LogError::new)
+            kv_wal::Log::append(self, entries, state).map_err(log_error)
         }
 
         fn reset(&mut self, base: EntryId) -> Result<(), LogError> {
-            kv_wal::Log::reset(self, base).map_err(LogError::new)
+            kv_wal::Log::reset(self, base).map_err(log_error)
         }
 
         fn truncate_prefix(&mut self, upto: EntryId) -> Result<(), LogError> {
-            kv_wal::Log::truncate_prefix(self, upto).map_err(LogError::new)
+            kv_wal::Log::truncate_prefix(self, upto).map_err(log_error)
         }
 
         fn sync(&mut self) -> Result<(), LogError> {

@@ -3,18 +3,26 @@
 //! This is the group commit: while a sync runs, new writes gather in the queue, and the next sync covers them all. No
 //! timer is involved. The queue has no bound of its own; the core bounds what is in it (uncommitted bytes at the leader,
 //! messages in flight at a follower).
+//!
+//! A full disk is no failure: what it does not take stays at the head of the queue and is tried again.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::error;
+use tracing::{info, warn};
 
 use super::identity::NodeState;
 use super::task::Own;
+use super::threads;
 use super::traits::{Log, LogError};
-use crate::raft::{Durable, Write};
-use crate::types::{EntryId, Member};
+use crate::raft::Write;
+use crate::types::EntryId;
+
+/// A full disk is tried again after this.
+const FULL_PAUSE: Duration = Duration::from_millis(100);
 
 /// Work for the log.
 pub(crate) enum LogTask {
@@ -27,48 +35,95 @@ pub(crate) enum LogTask {
 /// Starts the thread. It ends when the sender is dropped, or when the log has failed.
 pub(crate) fn spawn<L: Log>(
     log: L,
-    me: Member,
+    node: NodeState,
     core: UnboundedSender<Own>,
 ) -> std::io::Result<(Sender<LogTask>, JoinHandle<()>)> {
     let (sender, receiver) = channel();
-    let run = move || {
-        if let Err(failure) = run(log, me, &receiver, &core) {
-            error!(error = %failure, "the log has failed; this node leaves the cluster until it is restarted");
-            // The core may have ended first.
-            let _ = core.send(Own::Failed(format!("log: {failure}")));
-        }
-    };
-    let thread = thread::Builder::new().name("kv-log".into()).spawn(run)?;
+    let thread = threads::spawn("log", core.clone(), move || {
+        run(log, node, &receiver, &core).map_err(|failure| failure.to_string())
+    })?;
     Ok((sender, thread))
 }
 
-fn run<L: Log>(mut log: L, me: Member, tasks: &Receiver<LogTask>, core: &UnboundedSender<Own>) -> Result<(), LogError> {
-    while let Ok(first) = tasks.recv() {
-        let mut written: Option<Write> = None;
-        for task in std::iter::once(first).chain(tasks.try_iter()) {
-            match task {
-                LogTask::Write(write) => {
-                    append(&mut log, me, &write)?;
-                    written = Some(write);
-                }
-                LogTask::Truncate(upto) => log.truncate_prefix(upto)?,
-            }
-        }
+fn run<L: Log>(
+    mut log: L,
+    node: NodeState,
+    tasks: &Receiver<LogTask>,
+    core: &UnboundedSender<Own>,
+) -> Result<(), LogError> {
+    let mut queue = VecDeque::new();
+    let mut is_full = false;
+    while gather(tasks, &mut queue, is_full) {
+        let (written, stuck) = write(&mut log, node, &mut queue)?;
         log.sync()?;
-        // The last write's token covers all earlier ones.
-        let durable: Option<Durable> = written.map(Write::into_durable);
-        if durable.is_some_and(|durable| core.send(Own::Durable(durable)).is_err()) {
-            return Ok(());
+        // The core may have ended first; then the next turn is the last.
+        if let Some(durable) = written.map(Write::into_durable) {
+            let _ = core.send(Own::Durable(durable));
+        }
+        if is_full != stuck.is_some() {
+            is_full = stuck.is_some();
+            match stuck {
+                Some(error) => warn!(%error, "the disk is full; this node tries again until there is room"),
+                None => info!("the disk has room again"),
+            }
+            let _ = core.send(Own::DiskFull(is_full));
         }
     }
     Ok(())
 }
 
-fn append<L: Log>(log: &mut L, me: Member, write: &Write) -> Result<(), LogError> {
+/// Takes everything that is there, and waits for something if there is nothing; on a full disk only for a while. False
+/// if nothing will come any more.
+fn gather(tasks: &Receiver<LogTask>, queue: &mut VecDeque<LogTask>, is_full: bool) -> bool {
+    if is_full {
+        thread::sleep(FULL_PAUSE);
+    } else {
+        match tasks.recv() {
+            Ok(task) => queue.push_back(task),
+            Err(_) => return false,
+        }
+    }
+    loop {
+        match tasks.try_recv() {
+            Ok(task) => queue.push_back(task),
+            Err(TryRecvError::Empty) => return true,
+            // What the full disk did not take was acknowledged to nobody.
+            Err(TryRecvError::Disconnected) => return !is_full,
+        }
+    }
+}
+
+/// Hands the queue to the log. Gives the last write that was taken, whose token covers all earlier ones, and the error if
+/// the disk was full before the queue was empty.
+fn write<L: Log>(
+    log: &mut L,
+    node: NodeState,
+    queue: &mut VecDeque<LogTask>,
+) -> Result<(Option<Write>, Option<LogError>), LogError> {
+    let mut written = None;
+    while let Some(task) = queue.front() {
+        let done = match task {
+            LogTask::Write(write) => append(log, node, write),
+            LogTask::Truncate(upto) => log.truncate_prefix(*upto),
+        };
+        match done {
+            Ok(()) => {
+                if let Some(LogTask::Write(write)) = queue.pop_front() {
+                    written = Some(write);
+                }
+            }
+            Err(error) if error.is_disk_full() => return Ok((written, Some(error))),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((written, None))
+}
+
+fn append<L: Log>(log: &mut L, node: NodeState, write: &Write) -> Result<(), LogError> {
     if let Some(base) = write.reset {
         log.reset(base)?;
     }
-    let state = write.hard_state.map(|hard_state| NodeState { me, hard_state }.encode());
+    let state = write.hard_state.map(|hard_state| NodeState { hard_state, ..node }.encode());
     if write.entries.is_empty() && state.is_none() {
         return Ok(());
     }

@@ -21,6 +21,9 @@ mod shared;
 mod snapshots;
 mod start;
 mod task;
+#[cfg(test)]
+mod testing;
+mod threads;
 pub(crate) mod traits;
 
 pub use replicated::state_hash;

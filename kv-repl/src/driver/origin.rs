@@ -13,12 +13,14 @@
 //! they never will be.
 
 use std::collections::VecDeque;
+use std::mem;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::replicated::{COMMAND_HEADER_BYTES, put_command, session_payload};
 use super::shared::Answer;
@@ -37,43 +39,60 @@ const GAP_RESEND_PAUSE: Duration = Duration::from_millis(50);
 
 /// Commands of one client, to be executed in this order.
 pub(crate) struct Submission<O> {
-    pub(crate) commands: Vec<(Kind, Bytes)>,
     pub(crate) reply: oneshot::Sender<Vec<Answer<O>>>,
     pub(crate) ticket: Ticket,
 }
 
-/// Decides the race between giving a submission up and sending it.
+/// Holds the commands of a submission, and decides the race between giving it up and sending it.
 ///
 /// ```text
-///  QUEUED --take--> TAKEN --give_up--> ABANDONED
-///     `-----give_up----> GIVEN_UP
+///  Queued --take--> Taken --give_up--> Abandoned
+///     `-----give_up----> GivenUp
 /// ```
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Ticket(Arc<AtomicU8>);
+#[derive(Clone, Debug)]
+pub(crate) struct Ticket(Arc<Mutex<Stage>>);
 
-const QUEUED: u8 = 0;
-const TAKEN: u8 = 1;
-const GIVEN_UP: u8 = 2;
-const ABANDONED: u8 = 3;
+#[derive(Debug)]
+enum Stage {
+    /// The commands, and the room that they take up in the queue. Whoever leaves this stage leaves nothing of them behind.
+    Queued {
+        commands: Vec<(Kind, Bytes)>,
+        _room: OwnedSemaphorePermit,
+    },
+    Taken,
+    GivenUp,
+    Abandoned,
+}
 
 impl Ticket {
-    /// True if the submission had not been given up, and now never can be.
-    fn take(&self) -> bool {
-        self.0.compare_exchange(QUEUED, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    pub(crate) fn new(commands: Vec<(Kind, Bytes)>, room: OwnedSemaphorePermit) -> Ticket {
+        Ticket(Arc::new(Mutex::new(Stage::Queued { commands, _room: room })))
+    }
+
+    /// The commands, unless the submission had been given up; now it never can be.
+    fn take(&self) -> Option<Vec<(Kind, Bytes)>> {
+        let mut stage = self.0.lock();
+        match &mut *stage {
+            Stage::Queued { commands, .. } => {
+                let commands = mem::take(commands);
+                *stage = Stage::Taken;
+                Some(commands)
+            }
+            _ => None,
+        }
     }
 
     /// True if the submission had not been taken, and now never will be. Otherwise it is not executed any more if that can
     /// be avoided.
     pub(crate) fn give_up(&self) -> bool {
-        let unsent = self.0.compare_exchange(QUEUED, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
-        if unsent == Err(TAKEN) {
-            self.0.store(ABANDONED, Ordering::Release);
-        }
-        matches!(unsent, Ok(_) | Err(GIVEN_UP))
+        let mut stage = self.0.lock();
+        let unsent = matches!(*stage, Stage::Queued { .. } | Stage::GivenUp);
+        *stage = if unsent { Stage::GivenUp } else { Stage::Abandoned };
+        unsent
     }
 
     fn is_abandoned(&self) -> bool {
-        self.0.load(Ordering::Acquire) == ABANDONED
+        matches!(*self.0.lock(), Stage::Abandoned)
     }
 }
 
@@ -122,23 +141,21 @@ impl Origin {
         self.session.is_some() && self.target.is_some() && room
     }
 
-    /// Gives numbers to a submission; says the first one, or gives it back if its client has given it up.
-    pub(crate) fn take<O>(&mut self, submission: &Submission<O>) -> Option<u64> {
+    /// Gives numbers to the commands of a submission, and says which; `None` if its client has given it up.
+    pub(crate) fn take(&mut self, ticket: &Ticket) -> Option<Range<u64>> {
         let session = self.session.expect("submissions are taken within a session");
-        if !submission.ticket.take() {
-            return None;
-        }
+        let commands = ticket.take()?;
         let first = self.first + self.unanswered.len() as u64;
-        let commands = &submission.commands;
+        let end = first + commands.len() as u64;
         let payload_bytes: usize = commands.iter().map(|(_, command)| COMMAND_HEADER_BYTES + command.len()).sum();
         let mut buffer = BytesMut::with_capacity(payload_bytes);
         for (sequence, (kind, command)) in (first..).zip(commands) {
-            put_command(session, sequence, command, &mut buffer);
-            self.unanswered.push_back(Proposal { kind: *kind, payload: buffer.split().freeze() });
+            put_command(session, sequence, &command, &mut buffer);
+            self.unanswered.push_back(Proposal { kind, payload: buffer.split().freeze() });
         }
         self.bytes += payload_bytes;
-        self.tickets.push_back((first + commands.len() as u64, submission.ticket.clone()));
-        Some(first)
+        self.tickets.push_back((end, ticket.clone()));
+        Some(first..end)
     }
 
     /// Everything before `next` has its answer.
@@ -209,8 +226,12 @@ impl Origin {
 
     /// The session is open: its number.
     pub(crate) fn session_opened(&mut self, session: u64) {
-        assert!(self.session.is_none_or(|known| known == session), "a process has one session");
         self.session = Some(session);
+    }
+
+    /// The session has ended, or never was: begins again as the process `nonce`. What was unanswered stays so.
+    pub(crate) fn session_replaced(&mut self, nonce: u64) {
+        *self = Origin { target: self.target, ..Origin::new(self.node, nonce) };
     }
 
     /// What opens the session, if that has to be asked for now.
@@ -256,6 +277,8 @@ impl Origin {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     const NOW: Duration = Duration::from_secs(100);
@@ -268,19 +291,20 @@ mod tests {
         origin
     }
 
-    fn submission(commands: usize) -> Submission<()> {
+    fn submission(commands: usize) -> Ticket {
         let commands = (0..commands).map(|_| (kind::COMMAND, Bytes::from_static(b"x"))).collect();
-        Submission { commands, reply: oneshot::channel().0, ticket: Ticket::default() }
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("one is free");
+        Ticket::new(commands, room)
     }
 
     #[test]
     fn numbers_are_consecutive_across_submissions_and_answers() {
         let mut origin = origin();
-        assert_eq!(origin.take(&submission(3)), Some(1));
-        assert_eq!(origin.take(&submission(2)), Some(4));
+        assert_eq!(origin.take(&submission(3)), Some(1..4));
+        assert_eq!(origin.take(&submission(2)), Some(4..6));
         origin.sent(NOW, origin.unsent(1 << 20).len());
         origin.answered(NOW, 4);
-        assert_eq!(origin.take(&submission(1)), Some(6));
+        assert_eq!(origin.take(&submission(1)), Some(6..7));
         assert_eq!(origin.unsent(1 << 20).len(), 1, "two are sent, one is not");
     }
 
@@ -312,11 +336,27 @@ mod tests {
     fn given_up_or_taken_but_never_both() {
         let mut origin = origin();
         let late = submission(1);
-        assert!(late.ticket.give_up());
+        assert!(late.give_up());
         assert_eq!(origin.take(&late), None);
         let early = submission(1);
-        assert_eq!(origin.take(&early), Some(1));
-        assert!(!early.ticket.give_up(), "it may be executed");
+        assert_eq!(origin.take(&early), Some(1..2));
+        assert!(!early.give_up(), "it may be executed");
+    }
+
+    #[test]
+    fn what_was_given_up_takes_no_room_and_no_memory() {
+        let room = Arc::new(Semaphore::new(3));
+        let command = Bytes::from(vec![0; 1000]);
+        let ticket = |permits| {
+            let room = room.clone().try_acquire_many_owned(permits).expect("free");
+            Ticket::new(vec![(kind::COMMAND, command.clone())], room)
+        };
+        let (given_up, taken) = (ticket(1), ticket(2));
+        assert!(given_up.give_up());
+        assert_eq!(room.available_permits(), 1);
+        origin().take(&taken);
+        assert_eq!(room.available_permits(), 3);
+        assert!(command.is_unique(), "nobody holds it any more, although both tickets are there");
     }
 
     #[test]
@@ -327,13 +367,27 @@ mod tests {
         origin.take(&abandoned);
         origin.sent(NOW, 4);
         origin.answered(NOW, 2);
-        assert!(!abandoned.ticket.give_up(), "it was sent");
+        assert!(!abandoned.give_up(), "it was sent");
         origin.send_again(NOW);
         let kinds: Vec<Kind> = origin.unsent(1 << 20).iter().map(|proposal| proposal.kind).collect();
         assert_eq!(kinds, [kind::COMMAND, kind::SKIP, kind::SKIP]);
         origin.send_again(NOW);
         origin.answered(NOW, 5);
         assert_eq!(origin.bytes, 0);
+    }
+
+    #[test]
+    fn without_its_session_it_begins_again() {
+        let mut origin = origin();
+        origin.take(&submission(3));
+        origin.sent(NOW, 2);
+        origin.session_replaced(7);
+        assert!(!origin.has_room(), "no session");
+        let request = origin.session_request(NOW).expect("it asks for another one");
+        assert_eq!(request.payload, session_payload(NodeId::new(1), 7));
+        origin.session_opened(12);
+        assert!(origin.unsent(1 << 20).is_empty());
+        assert_eq!(origin.take(&submission(1)), Some(1..2));
     }
 
     #[test]

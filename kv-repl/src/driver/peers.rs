@@ -11,9 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::timeout;
 use tokio_util::codec::Framed;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::identity::{Identity, Relation};
@@ -27,8 +29,12 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A failed connection is tried again after this, then after twice as long, up to the maximum.
 const REDIAL_WAIT: Duration = Duration::from_millis(20);
 const REDIAL_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Accepted connections that are not those of members, at most: they have not greeted yet, or are empty nodes.
+const STRANGERS_MAX: usize = 64;
 /// Frames that wait for a peer; beyond it they are dropped, as if the network had lost them.
 const QUEUE_FRAMES: usize = 1024;
+/// A connection on which this much does not get through within the patience is closed, and opened anew.
+const PATIENCE_BYTES: usize = 1 << 20;
 /// Frames handed to the socket before it is flushed.
 const FLUSH_FRAMES: usize = 64;
 
@@ -59,7 +65,11 @@ pub(crate) struct Context<T: Transport> {
     pub(crate) events: mpsc::Sender<PeerEvent>,
     /// Told where a peer's clients connect, as it greets.
     pub(crate) on_greeting: OnGreeting,
+    /// How long a peer may take to receive [`PATIENCE_BYTES`].
+    pub(crate) patience: Duration,
     pub(crate) stop: CancellationToken,
+    /// Every task that holds this.
+    pub(crate) tasks: TaskTracker,
 }
 
 /// The sending ends of the connections.
@@ -140,7 +150,7 @@ impl<T: Transport> Dialer<T> {
     async fn connect(&mut self) -> Ended {
         let mut founded = self.context.founded.subscribe();
         founded.mark_unchanged();
-        let greeting = tokio::time::timeout(GREETING_TIMEOUT, self.greet());
+        let greeting = timeout(GREETING_TIMEOUT, self.greet());
         let (mut stream, hello) = match greeting.await {
             Ok(Ok(greeted)) => greeted,
             Ok(Err(ended)) => return ended,
@@ -165,7 +175,7 @@ impl<T: Transport> Dialer<T> {
 
     async fn greet(&self) -> Result<(Framed<T::Stream, FrameCodec>, Hello), Ended> {
         let stream = self.context.transport.connect(&self.address).await.map_err(|e| Ended::Failed(e.into()))?;
-        let mut stream = Framed::new(stream, FrameCodec);
+        let mut stream = Framed::new(stream, FrameCodec::greeting());
         let hello = self.context.identity.read().hello(self.peer);
         stream.send(Frame::Hello(hello)).await.map_err(Ended::Failed)?;
         match stream.next().await {
@@ -193,18 +203,33 @@ impl<T: Transport> Dialer<T> {
                     if count == 0 {
                         return Ended::Closed;
                     }
-                    for frame in batch.drain(..) {
-                        if let Err(error) = stream.feed(frame).await {
-                            return Ended::Failed(error);
-                        }
-                    }
-                    if let Err(error) = stream.flush().await {
+                    if let Err(error) = self.send_batch(stream, batch.drain(..)).await {
                         return Ended::Failed(error);
                     }
                 }
                 frame = stream.next() => return ended_by(frame),
             }
         }
+    }
+
+    /// Sends frames, and fails if the peer does not take them in time: a peer that is gone without a word looks the same
+    /// as a slow one, and what waits for it is no longer worth sending.
+    async fn send_batch(
+        &self,
+        stream: &mut Framed<T::Stream, FrameCodec>,
+        frames: impl Iterator<Item = Frame>,
+    ) -> Result<(), WireError> {
+        for frame in frames {
+            let patience = self.patience(stream);
+            timeout(patience, stream.feed(frame)).await.map_err(std::io::Error::from)??;
+        }
+        let patience = self.patience(stream);
+        timeout(patience, stream.flush()).await.map_err(std::io::Error::from)?
+    }
+
+    fn patience(&self, stream: &Framed<T::Stream, FrameCodec>) -> Duration {
+        let pieces = 1 + stream.write_buffer().len() / PATIENCE_BYTES;
+        self.context.patience * u32::try_from(pieces).unwrap_or(u32::MAX)
     }
 
     async fn hand_over(&self, stream: &mut Framed<T::Stream, FrameCodec>) -> Ended {
@@ -253,6 +278,7 @@ fn ended_by(frame: Option<Result<Frame, WireError>>) -> Ended {
 /// Accepts peers until the node stops.
 pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
     let stop = context.stop.clone();
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     loop {
         let accepted = tokio::select! {
             accepted = context.transport.accept() => accepted,
@@ -260,10 +286,14 @@ pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
         };
         match accepted {
             Ok(stream) => {
+                let Ok(stranger) = strangers.clone().try_acquire_owned() else {
+                    warn!("a connection to the peer port was dropped: {STRANGERS_MAX} others have not greeted yet");
+                    continue;
+                };
                 let (context, stop) = (context.clone(), stop.clone());
-                tokio::spawn(async move {
+                context.tasks.clone().spawn(async move {
                     tokio::select! {
-                        () = serve(&context, stream) => {}
+                        () = serve(&context, stream, stranger) => {}
                         () = stop.cancelled() => {}
                     }
                 });
@@ -276,9 +306,9 @@ pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
     }
 }
 
-async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream) {
-    let mut stream = Framed::new(stream, FrameCodec);
-    let hello = match tokio::time::timeout(GREETING_TIMEOUT, stream.next()).await {
+async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream, stranger: OwnedSemaphorePermit) {
+    let mut stream = Framed::new(stream, FrameCodec::greeting());
+    let hello = match timeout(GREETING_TIMEOUT, stream.next()).await {
         Ok(Some(Ok(Frame::Hello(hello)))) => hello,
         Ok(Some(Ok(_))) => return refuse(&mut stream, "greet first".to_owned()).await,
         Ok(Some(Err(error))) => return refuse(&mut stream, error.to_string()).await,
@@ -294,6 +324,9 @@ async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream) {
     if stream.send(Frame::Hello(answer)).await.is_err() {
         return;
     }
+    // A member is no stranger; the others go on counting as such.
+    let _stranger = (relation != Relation::Members).then_some(stranger);
+    stream.codec_mut().greeted();
     while let Some(frame) = stream.next().await {
         let event = match (frame, relation) {
             (Ok(Frame::Message(message)), Relation::Members) => PeerEvent::Message { from: hello.from, message },
@@ -314,4 +347,99 @@ where
     warn!(%reason, "a connection to the peer port was refused");
     // Whoever it is may have hung up.
     let _ = stream.send(Frame::Refused(reason)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
+    use super::*;
+    use crate::driver::founding::FoundingRecord;
+    use crate::message::{Forward, Proposal};
+    use crate::transport::memory::MemoryNetwork;
+    use crate::types::{Configuration, Incarnation, Term, kind};
+
+    /// Each connection is a pipe whose far end the test holds.
+    struct Pipes(mpsc::Sender<DuplexStream>);
+
+    impl Transport for Pipes {
+        type Stream = DuplexStream;
+
+        async fn connect(&self, _address: &str) -> std::io::Result<DuplexStream> {
+            let (near, far) = tokio::io::duplex(1024);
+            self.0.send(far).await.map_err(|_| std::io::ErrorKind::ConnectionRefused)?;
+            Ok(near)
+        }
+
+        async fn accept(&self) -> std::io::Result<DuplexStream> {
+            std::future::pending().await
+        }
+    }
+
+    fn member(id: u64) -> Member {
+        Member::new(NodeId::new(id), Incarnation::new(id))
+    }
+
+    fn identity(id: u64) -> Identity {
+        let configuration = Configuration::new(vec![member(1), member(2)]);
+        let founding = Some(FoundingRecord { configuration, secret: [7; 32] });
+        let listed = vec![NodeId::new(1), NodeId::new(2)];
+        Identity { me: member(id), listed, client_address: String::new(), founding }
+    }
+
+    fn context<T: Transport>(transport: T, events: mpsc::Sender<PeerEvent>) -> Arc<Context<T>> {
+        Arc::new(Context {
+            transport,
+            identity: RwLock::new(identity(1)),
+            founded: watch::Sender::new(true),
+            events,
+            on_greeting: Box::new(|_, _| {}),
+            patience: Duration::from_millis(100),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_stops_reading_is_dialed_anew() {
+        let (far_sender, mut far_ends) = mpsc::channel(8);
+        let (event_sender, mut events) = mpsc::channel(8);
+        let context = context(Pipes(far_sender), event_sender);
+        let (link, dialing) = dial(context.clone(), NodeId::new(2), "two".to_owned());
+        let dialing = tokio::spawn(dialing);
+        let mut silent = Vec::new();
+        for connection in 1..=2 {
+            let mut far = Framed::new(far_ends.recv().await.expect("it dials"), FrameCodec::default());
+            assert!(matches!(far.next().await, Some(Ok(Frame::Hello(_)))));
+            far.send(Frame::Hello(identity(2).hello(NodeId::new(1)))).await.expect("it listens");
+            let connected = events.recv().await;
+            assert!(matches!(connected, Some(PeerEvent::Connected { connection: c, .. }) if c == connection));
+            let proposals = vec![Proposal { kind: kind::COMMAND, payload: vec![0; 4096].into() }];
+            assert!(link.send(Message::Forward(Forward { term: Term::new(1), proposals })));
+            let ended = timeout(Duration::from_secs(60), events.recv()).await.expect("it gives up");
+            assert!(matches!(ended, Some(PeerEvent::Disconnected { .. })));
+            // Neither reads nor hangs up.
+            silent.push(far);
+        }
+        context.stop.cancel();
+        dialing.await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn strangers_are_few() {
+        let network = MemoryNetwork::new();
+        let (events, _events) = mpsc::channel(8);
+        let context = context(network.transport("one"), events);
+        let accepting = tokio::spawn(accept(context.clone()));
+        let caller = network.transport("two");
+        let mut silent = Vec::new();
+        for _ in 0..STRANGERS_MAX {
+            silent.push(caller.connect("one").await.expect("it listens"));
+        }
+        let mut refused = caller.connect("one").await.expect("it listens");
+        let read = timeout(Duration::from_secs(60), refused.read_u8()).await.expect("hung up on");
+        assert!(read.is_err(), "not a byte");
+        context.stop.cancel();
+        accepting.await.expect("it ends");
+    }
 }

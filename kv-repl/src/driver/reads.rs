@@ -13,6 +13,9 @@ pub(crate) type ReadRequest = oneshot::Sender<Index>;
 /// After a rejected read the leader is asked again after this, unless a new one shows up before.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// Callers taken from the queue before there is a leader to ask; more wait in the queue, which is bounded.
+const WAITING_MAX: usize = 4096;
+
 #[derive(Default)]
 pub(crate) struct Reads {
     waiting: Vec<ReadRequest>,
@@ -22,6 +25,14 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
+    /// Whether more callers may be added. Those that have given up make room.
+    pub(crate) fn has_room(&mut self) -> bool {
+        if self.waiting.len() >= WAITING_MAX {
+            self.waiting.retain(|request| !request.is_closed());
+        }
+        self.waiting.len() < WAITING_MAX
+    }
+
     /// More callers.
     pub(crate) fn add(&mut self, requests: impl Iterator<Item = ReadRequest>) {
         self.waiting.extend(requests);
@@ -65,5 +76,27 @@ impl Reads {
     /// When to ask again.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.retry_at.filter(|_| !self.waiting.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_leader_callers_gather_up_to_a_limit_and_those_that_give_up_make_room() {
+        let mut reads = Reads::default();
+        let mut patient = Vec::new();
+        while reads.has_room() {
+            let (request, answer) = oneshot::channel();
+            reads.add(std::iter::once(request));
+            patient.push(answer);
+            assert!(patient.len() <= WAITING_MAX);
+            assert_eq!(reads.ask(Duration::ZERO, false), None);
+        }
+        patient.truncate(10);
+        assert!(reads.has_room());
+        assert!(reads.ask(Duration::ZERO, true).is_some());
+        assert_eq!(reads.answered(1).len(), 10);
     }
 }

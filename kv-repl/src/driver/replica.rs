@@ -5,19 +5,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::origin::{Submission, Ticket};
 use super::reads::ReadRequest;
+use super::replicated::COMMAND_HEADER_BYTES;
 use super::shared::{Answer, Mark, Shared};
 use super::task::Own;
 use super::traits::StateMachine;
+use crate::message::PROPOSAL_BYTES_MAX;
 use crate::raft::Role;
 use crate::types::{Index, Kind, Member, NodeId, Term, kind};
 
 /// Longest command accepted, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 17 << 20;
+
+const _: () = assert!(COMMAND_BYTES_MAX + COMMAND_HEADER_BYTES <= PROPOSAL_BYTES_MAX, "every command can be proposed");
 
 /// A node of the cluster, running in this process. Cloning it costs a reference count. The node runs until
 /// [`Replica::shutdown`], until the last clone is dropped, or until it fails (see [`Replica::stopped`]).
@@ -30,10 +34,24 @@ pub(crate) struct Inner<S: StateMachine> {
     pub(crate) cluster: watch::Receiver<Option<[u8; 32]>>,
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) submissions: mpsc::Sender<Submission<S::Outcome>>,
+    /// See [`room`].
+    pub(crate) room: Arc<Semaphore>,
     pub(crate) reads: mpsc::Sender<ReadRequest>,
     pub(crate) own: mpsc::UnboundedSender<Own>,
     pub(crate) write_timeout: Duration,
     pub(crate) read_timeout: Duration,
+}
+
+/// Bytes of commands that wait to be taken, in KiB; more wait outside.
+const ROOM_KIB: usize = 64 << 10;
+
+/// The room for writes that have not been taken yet. All of it is enough for any one of them.
+pub(crate) fn room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(ROOM_KIB))
+}
+
+fn room_for(bytes: usize) -> u32 {
+    bytes.div_ceil(1024).clamp(1, ROOM_KIB) as u32
 }
 
 struct AbandonOnDrop(Ticket);
@@ -64,6 +82,10 @@ pub enum WriteError {
     /// not happen.
     #[error("no leader could be reached in time; the write was not made")]
     NoLeader,
+    /// The log of this node, which leads, has had no room for as long as the write may wait. It has entered no log and
+    /// will not happen.
+    #[error("the disk is full; the write was not made")]
+    DiskFull,
     /// The write was handed on and may or may not happen, now or later. Nobody can know.
     #[error("no confirmation arrived in time; the write may or may not have been made")]
     Unknown,
@@ -167,23 +189,35 @@ impl<S: StateMachine> Replica<S> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
+        let deadline = Instant::now() + self.inner.write_timeout;
+        let bytes: usize = commands.iter().map(|(_, command)| command.len()).sum();
+        let room = self.inner.room.clone().acquire_many_owned(room_for(bytes));
+        let room = match timeout_at(deadline, room).await {
+            Ok(room) => room.expect("it is never closed"),
+            Err(_) => return Err(self.refusal()),
+        };
         let (reply, answers) = oneshot::channel();
-        let ticket = Ticket::default();
-        let submission = Submission { commands, reply, ticket: ticket.clone() };
+        let ticket = Ticket::new(commands, room);
+        let submission = Submission { reply, ticket: ticket.clone() };
         // Gives the submission up also when the caller drops this future.
         let abandon = AbandonOnDrop(ticket.clone());
         let answers = async {
             self.inner.submissions.send(submission).await.map_err(|_| WriteError::Stopped)?;
             answers.await.map_err(|_| WriteError::Stopped)
         };
-        let result = timeout(self.inner.write_timeout, answers).await;
+        let result = timeout_at(deadline, answers).await;
         drop(abandon);
         match result {
             Ok(Ok(answers)) => Ok(answers),
-            Ok(Err(_)) | Err(_) if ticket.give_up() => Err(WriteError::NoLeader),
+            Ok(Err(_)) | Err(_) if ticket.give_up() => Err(self.refusal()),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(WriteError::Unknown),
         }
+    }
+
+    /// Why a write that was never taken has not been.
+    fn refusal(&self) -> WriteError {
+        if self.inner.shared.core.lock().is_disk_full { WriteError::DiskFull } else { WriteError::NoLeader }
     }
 
     /// Waits until [`Replica::read`] on this node sees every write that was confirmed, anywhere, before this call

@@ -26,7 +26,7 @@ pub(crate) struct Replicated<S> {
 pub(crate) enum Effect<O> {
     /// Nothing that anybody waits for.
     Nothing,
-    /// A session was opened, or was open already.
+    /// A session was asked for; this is the one that the node has now, perhaps of a later process.
     Session { session: u64, node: NodeId, nonce: u64 },
     /// A command was executed.
     Outcome { session: u64, sequence: u64, outcome: O },
@@ -86,7 +86,8 @@ impl<S: StateMachine> Replicated<S> {
             kind::MARK => self.admit(&mut payload, |_, session, sequence, _| Effect::Mark { session, sequence }),
             kind::SKIP => self.admit(&mut payload, |_, session, sequence, _| Effect::Skipped { session, sequence }),
             kind::SESSION => self.apply_session(entry.index(), payload),
-            kind::FOUNDING => {
+            // The record is the first entry of every log; anywhere else it would wipe the state.
+            kind::FOUNDING if entry.index() == FoundingRecord::ENTRY_ID.index => {
                 if let Some(record) = FoundingRecord::decode(&payload) {
                     self.machine = S::create(record.secret);
                     self.founding = Some(record);
@@ -117,12 +118,18 @@ impl<S: StateMachine> Replicated<S> {
         }
         let node = NodeId::new(payload.get_u64_le());
         let nonce = payload.get_u64_le();
-        Effect::Session { session: self.sessions.open(index.get(), node, nonce), node, nonce }
+        let (session, nonce) = self.sessions.open(index.get(), node, nonce);
+        Effect::Session { session, node, nonce }
     }
 
-    /// Session of the process `nonce` of `node`, and its last executed command.
-    pub(crate) fn session(&self, node: NodeId, nonce: u64) -> Option<(u64, u64)> {
-        self.sessions.find(node, nonce)
+    /// The node's session: its number, the nonce of its process, and its last executed command.
+    pub(crate) fn session(&self, node: NodeId) -> Option<(u64, u64, u64)> {
+        self.sessions.find(node)
+    }
+
+    /// The greatest stamp of all entries that have been applied.
+    pub(crate) fn stamp_ms(&self) -> u64 {
+        self.stamp_ms
     }
 
     /// Everything but the state machine, as bytes that are the same on every node.
@@ -183,4 +190,36 @@ fn take_command_header(payload: &mut Bytes) -> Option<(u64, u64)> {
         return None;
     }
     Some((payload.get_u64_le(), payload.get_u64_le()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::testing::{Counter, entry};
+    use crate::types::{Configuration, Incarnation, Kind, Member};
+
+    #[test]
+    fn a_cluster_is_founded_once() {
+        let voters = vec![Member::new(NodeId::new(1), Incarnation::new(7))];
+        let record = FoundingRecord { configuration: Configuration::new(voters), secret: [9; 32] };
+        let mut state = Replicated::<Counter>::empty();
+        state.apply(&record.entry());
+        let session = state.apply(&entry(2, kind::SESSION, &session_payload(NodeId::new(1), 5)));
+        assert_eq!(session, Effect::Session { session: 2, node: NodeId::new(1), nonce: 5 });
+        let mut command = BytesMut::new();
+        put_command(2, 1, b"count", &mut command);
+        assert_eq!(
+            state.apply(&entry(3, kind::COMMAND, &command)),
+            Effect::Outcome { session: 2, sequence: 1, outcome: 1 }
+        );
+        let other = FoundingRecord { secret: [8; 32], ..record.clone() };
+        assert_eq!(state.apply(&entry(4, kind::FOUNDING, &other.encode())), Effect::Nothing);
+        assert_eq!((state.machine.0, state.founding), (1, Some(record)), "nothing was wiped");
+    }
+
+    #[test]
+    fn only_what_clients_ask_for_is_forwarded() {
+        let forwarded: Vec<u8> = (0..=u8::MAX).filter(|number| kind::is_forwarded(Kind(*number))).collect();
+        assert_eq!(forwarded, [kind::COMMAND, kind::SESSION, kind::MARK, kind::SKIP].map(|kind| kind.0));
+    }
 }

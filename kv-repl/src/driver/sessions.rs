@@ -4,7 +4,8 @@
 //! leader it sends again, in order, whatever has no answer. A command is executed only if its number is the next one of
 //! its session, so a doubled command has no effect and a lost one leaves a gap that stops those behind it. A new process
 //! of a node ends the session of the one before: its late commands find no session and are not executed. Hence there is
-//! at most one session a node, and nothing needs to expire.
+//! at most one session a node, and nothing needs to expire. Processes of a node are ordered by their nonce, so that a
+//! request to open a session that was long on its way does not end the session of a later process.
 //!
 //! This is replicated state: every node keeps the same table, in checkpoints and under the state hash.
 
@@ -43,17 +44,17 @@ pub(crate) enum Admission {
 impl Sessions {
     const RECORD_BYTES: usize = 32;
 
-    /// Opens a session for the process `nonce` of `node` and gives its number. Asking twice gives the same one.
-    pub(crate) fn open(&mut self, index: u64, node: NodeId, nonce: u64) -> u64 {
-        let found = self.open.iter().find(|(_, session)| session.node == node).map(|(number, s)| (*number, s.nonce));
-        if let Some((number, same)) = found {
-            if same == nonce {
-                return number;
+    /// Opens a session for the process `nonce` of `node`, unless it or a later process has one. Gives the session that
+    /// the node has now: its number, and the nonce of its process.
+    pub(crate) fn open(&mut self, index: u64, node: NodeId, nonce: u64) -> (u64, u64) {
+        if let Some((number, known, _)) = self.find(node) {
+            if known >= nonce {
+                return (number, known);
             }
             self.open.remove(&number);
         }
         self.open.insert(index, Session { node, nonce, last_sequence: 0 });
-        index
+        (index, nonce)
     }
 
     /// Judges a command and, if it is fresh, counts it as executed.
@@ -69,10 +70,10 @@ impl Sessions {
         }
     }
 
-    /// Number of the session of the process `nonce`, and its last executed command.
-    pub(crate) fn find(&self, node: NodeId, nonce: u64) -> Option<(u64, u64)> {
+    /// The node's session: its number, the nonce of its process, and its last executed command.
+    pub(crate) fn find(&self, node: NodeId) -> Option<(u64, u64, u64)> {
         let mut all = self.open.iter();
-        all.find(|(_, s)| s.node == node && s.nonce == nonce).map(|(number, s)| (*number, s.last_sequence))
+        all.find(|(_, s)| s.node == node).map(|(number, s)| (*number, s.nonce, s.last_sequence))
     }
 
     pub(crate) fn encode(&self, out: &mut BytesMut) {
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn thesis_6_3_a_command_is_executed_once_and_in_sequence() {
         let mut sessions = Sessions::default();
-        let session = sessions.open(10, NODE, 1);
+        let (session, _) = sessions.open(10, NODE, 1);
         assert_eq!(sessions.admit(session, 1), Admission::Fresh);
         assert_eq!(sessions.admit(session, 1), Admission::Duplicate);
         assert_eq!(sessions.admit(session, 3), Admission::Gap);
@@ -122,10 +123,10 @@ mod tests {
     #[test]
     fn a_new_process_ends_the_session_of_the_old_one() {
         let mut sessions = Sessions::default();
-        let old = sessions.open(10, NODE, 1);
+        let (old, _) = sessions.open(10, NODE, 1);
         assert_eq!(sessions.admit(old, 1), Admission::Fresh);
-        let other = sessions.open(11, NodeId::new(2), 1);
-        let new = sessions.open(12, NODE, 2);
+        let (other, _) = sessions.open(11, NodeId::new(2), 1);
+        let (new, _) = sessions.open(12, NODE, 2);
         assert_eq!(sessions.admit(old, 2), Admission::Unknown);
         assert_eq!(sessions.admit(new, 1), Admission::Fresh);
         assert_eq!(sessions.admit(other, 1), Admission::Fresh, "another node's session is untouched");
@@ -134,11 +135,20 @@ mod tests {
     #[test]
     fn opening_twice_changes_nothing() {
         let mut sessions = Sessions::default();
-        let session = sessions.open(10, NODE, 1);
+        let (session, _) = sessions.open(10, NODE, 1);
         sessions.admit(session, 1);
-        assert_eq!(sessions.open(13, NODE, 1), session);
+        assert_eq!(sessions.open(13, NODE, 1), (session, 1));
         assert_eq!(sessions.admit(session, 1), Admission::Duplicate);
-        assert_eq!(sessions.find(NODE, 1), Some((session, 1)));
+        assert_eq!(sessions.find(NODE), Some((session, 1, 1)));
+    }
+
+    #[test]
+    fn a_late_request_of_an_old_process_ends_nothing() {
+        let mut sessions = Sessions::default();
+        sessions.open(10, NODE, 1);
+        let (new, _) = sessions.open(11, NODE, 2);
+        assert_eq!(sessions.open(12, NODE, 1), (new, 2), "it learns of the later process");
+        assert_eq!(sessions.admit(new, 1), Admission::Fresh);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! that the applier publishes what it applied while it holds nothing.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -57,6 +58,8 @@ pub(crate) struct CoreView {
     pub(crate) leader: Option<NodeId>,
     pub(crate) last: Index,
     pub(crate) committed: Index,
+    /// This node leads, and its log has no room.
+    pub(crate) is_disk_full: bool,
 }
 
 /// A peer as its last greeting and the connection to it show it.
@@ -106,6 +109,7 @@ impl<S: StateMachine> Shared<S> {
                 leader: None,
                 last: Index::ZERO,
                 committed: Index::ZERO,
+                is_disk_full: false,
             }),
             peers: Mutex::new(BTreeMap::new()),
             stopped: watch::Sender::new(None),
@@ -144,8 +148,9 @@ impl<S: StateMachine> Shared<S> {
         }
     }
 
-    /// A batch with the numbers `first..first + count` waits for its answers.
-    pub(crate) fn expect(&self, first: u64, count: usize, reply: oneshot::Sender<Vec<Answer<S::Outcome>>>) {
+    /// A batch with these numbers waits for its answers.
+    pub(crate) fn expect(&self, numbers: Range<u64>, reply: oneshot::Sender<Vec<Answer<S::Outcome>>>) {
+        let (first, count) = (numbers.start, (numbers.end - numbers.start) as usize);
         let answers = Vec::with_capacity(count);
         self.pending.lock().batches.push_back(Pending { first, count, answers, reply });
     }
@@ -164,6 +169,14 @@ impl<S: StateMachine> Shared<S> {
     /// Everything up to and including `sequence` was executed, with outcomes that did not reach this node.
     pub(crate) fn answers_lost_up_to(&self, sequence: u64) {
         self.pending.lock().skip_to(sequence + 1);
+    }
+
+    /// The session has ended: nothing that waits will be answered, and numbers begin again at 1.
+    pub(crate) fn answers_lost(&self) {
+        let mut pending = self.pending.lock();
+        let end = pending.batches.back().map_or(pending.next, |last| last.first + last.count as u64);
+        pending.skip_to(end);
+        pending.next = 1;
     }
 
     /// Number of the next command to be answered: all before it are done.

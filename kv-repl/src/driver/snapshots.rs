@@ -1,22 +1,24 @@
 //! The thread that moves checkpoints between nodes, piece by piece.
 //!
 //! One piece is on its way at a time to each follower: the follower answers with the offset it wants next, so a lost
-//! piece or a broken connection costs that piece only. The sender keeps the file open, so that a checkpoint that is
-//! replaced meanwhile can still be finished.
+//! piece or a broken connection costs that piece only. The sender keeps the file open until the last piece has left, so
+//! that a checkpoint that is replaced meanwhile can still be finished, and no longer, so that its disk space is freed.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
-use super::applier::Received;
-use super::checkpoints::{Checkpoints, Incoming};
+use super::checkpoints::{Checkpoints, Incoming, Outgoing};
+use super::replicated::Replicated;
+use super::shared::Shared;
 use super::task::Own;
+use super::threads;
 use super::traits::StateMachine;
 use crate::message::{InstallSnapshot, Message};
 use crate::raft::{SendSnapshot, SnapshotProgress};
@@ -29,41 +31,51 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(crate) enum SnapshotTask {
     /// Send a piece to a follower.
     Send(SendSnapshot),
+    /// A follower could not use the checkpoint that ends here.
+    Verify(EntryId),
     /// Store a piece from the leader.
     Piece { from: NodeId, piece: InstallSnapshot },
 }
 
 struct Mover<S: StateMachine> {
     checkpoints: Checkpoints,
-    received: Received<S>,
+    shared: Arc<Shared<S>>,
+    received: Sender<Box<Replicated<S>>>,
     core: UnboundedSender<Own>,
     outgoing: BTreeMap<NodeId, Outgoing>,
+    /// A checkpoint that was doubted and found whole.
+    verified: Option<EntryId>,
     incoming: Option<Incoming>,
 }
 
-struct Outgoing {
-    last: EntryId,
-    file: File,
-    file_bytes: u64,
-}
-
-/// Starts the thread. It ends when the sender is dropped.
+/// Starts the thread. It ends when the sender is dropped. With each [`SnapshotProgress::Received`] comes the state itself
+/// through `received`.
 pub(crate) fn spawn<S: StateMachine>(
     checkpoints: Checkpoints,
-    received: Received<S>,
+    shared: Arc<Shared<S>>,
+    received: Sender<Box<Replicated<S>>>,
     core: UnboundedSender<Own>,
 ) -> std::io::Result<(Sender<SnapshotTask>, JoinHandle<()>)> {
     let (sender, receiver): (_, Receiver<SnapshotTask>) = channel();
-    let mut mover = Mover { checkpoints, received, core, outgoing: BTreeMap::new(), incoming: None };
-    let run = move || {
+    let mut mover = Mover {
+        checkpoints,
+        shared,
+        received,
+        core: core.clone(),
+        outgoing: BTreeMap::new(),
+        verified: None,
+        incoming: None,
+    };
+    let thread = threads::spawn("snapshot", core, move || {
         while let Ok(task) = receiver.recv() {
             match task {
                 SnapshotTask::Send(request) => mover.send(&request),
+                SnapshotTask::Verify(last) => mover.verify(last),
                 SnapshotTask::Piece { from, piece } => mover.take(from, piece),
             }
         }
-    };
-    let thread = thread::Builder::new().name("kv-snapshot".into()).spawn(run)?;
+        Ok(())
+    })?;
     Ok((sender, thread))
 }
 
@@ -77,35 +89,59 @@ impl<S: StateMachine> Mover<S> {
             }
             Ok(None) => warn!(to = %request.to, "a follower needs a checkpoint and there is none yet"),
             Err(error) => {
-                self.outgoing.remove(&request.to);
                 warn!(to = %request.to, %error, "a checkpoint could not be read for a follower; it is tried again");
             }
         }
     }
 
     fn piece_for(&mut self, request: &SendSnapshot) -> std::io::Result<Option<InstallSnapshot>> {
-        let open =
-            self.outgoing.get(&request.to).filter(|open| Some(open.last) == request.wanted.map(|(last, _)| last));
-        let (offset, bytes) = match (open, request.wanted) {
-            (Some(_), Some((_, offset))) => (offset, PIECE_BYTES),
-            _ => {
-                let Some((last, file_bytes, file)) = self.checkpoints.open_newest()? else { return Ok(None) };
-                info!(to = %request.to, %last, file_bytes, "sending a checkpoint");
-                self.outgoing.insert(request.to, Outgoing { last, file, file_bytes });
-                (0, 0)
+        let (open, offset, bytes) = match self.wanted(request)? {
+            Some((open, offset)) => (open, offset, PIECE_BYTES),
+            None => {
+                let Some(open) = self.checkpoints.open_newest()? else { return Ok(None) };
+                info!(to = %request.to, last = %open.last, file_bytes = open.file_bytes, "sending a checkpoint");
+                (open, 0, 0)
             }
         };
-        let open = &self.outgoing[&request.to];
         let mut data = vec![0; bytes.min(open.file_bytes.saturating_sub(offset) as usize)];
         open.file.read_exact_at(&mut data, offset)?;
-        Ok(Some(InstallSnapshot {
+        let piece = InstallSnapshot {
             term: request.term,
             connection: request.connection,
             last: open.last,
             file_bytes: open.file_bytes,
             offset,
             data: Bytes::from(data),
-        }))
+        };
+        if offset + (piece.data.len() as u64) < open.file_bytes {
+            self.outgoing.insert(request.to, open);
+        }
+        Ok(Some(piece))
+    }
+
+    /// The file and offset that a follower wants next, if it wants one that is still there.
+    fn wanted(&mut self, request: &SendSnapshot) -> std::io::Result<Option<(Outgoing, u64)>> {
+        let open = self.outgoing.remove(&request.to);
+        let Some((last, offset)) = request.wanted else { return Ok(None) };
+        match open.filter(|open| open.last == last) {
+            Some(open) => Ok(Some((open, offset))),
+            // The last piece was lost on the way.
+            None => Ok(self.checkpoints.open_if_there(last)?.map(|open| (open, offset))),
+        }
+    }
+
+    /// Reads the whole file, so a follower that refuses it again and again, for a trouble of its own, is believed once.
+    fn verify(&mut self, last: EntryId) {
+        if self.verified == Some(last) {
+            return;
+        }
+        match self.checkpoints.verify::<S>(last) {
+            Ok(()) => self.verified = Some(last),
+            Err(error) => {
+                warn!(%last, %error, "a checkpoint that a follower refused is not sent any more");
+                self.outgoing.retain(|_, open| open.last != last);
+            }
+        }
     }
 
     fn take(&mut self, from: NodeId, piece: InstallSnapshot) {
@@ -131,8 +167,109 @@ impl<S: StateMachine> Mover<S> {
         }
         let complete = self.incoming.take().expect("just looked at");
         let state = self.checkpoints.accept(complete)?;
-        *self.received.lock() = Some(state);
-        self.checkpoints.prune()?;
-        Ok(SnapshotProgress::Received { last: piece.last })
+        self.checkpoints.prune(self.shared.applied())?;
+        let stamp_ms = state.stamp_ms();
+        // The core may have ended first.
+        let _ = self.received.send(Box::new(state));
+        Ok(SnapshotProgress::Received { last: piece.last, stamp_ms })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::testing::{Counter, state_at};
+    use crate::types::{Index, Term};
+
+    const LEADER: NodeId = NodeId::new(2);
+
+    /// The file of a checkpoint of `applied` entries, as a leader sends it.
+    fn whole(applied: u64) -> InstallSnapshot {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let state = state_at(applied);
+        checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        let Outgoing { last, file_bytes, file } = checkpoints.open_newest().expect("readable").expect("just written");
+        let mut data = vec![0; file_bytes as usize];
+        file.read_exact_at(&mut data, 0).expect("readable");
+        InstallSnapshot { term: Term::new(1), connection: 1, last, file_bytes, offset: 0, data: Bytes::from(data) }
+    }
+
+    #[test]
+    fn each_received_state_comes_with_its_event() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let (received, states) = channel();
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let (tasks, thread) =
+            spawn::<Counter>(checkpoints, Arc::new(Shared::new(state_at(0))), received, core).expect("starts");
+        for applied in [5, 9] {
+            tasks.send(SnapshotTask::Piece { from: LEADER, piece: whole(applied) }).expect("it runs");
+        }
+        drop(tasks);
+        thread.join().expect("no panic");
+        for applied in [5, 9].map(Index::new) {
+            let Some(Own::Snapshot { progress: SnapshotProgress::Received { last, .. }, .. }) = events.blocking_recv()
+            else {
+                panic!("both are complete");
+            };
+            assert_eq!(last.index, applied);
+            assert_eq!(states.try_recv().expect("the state is there before its event").applied, last);
+        }
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_found_when_a_follower_refuses_it_and_the_one_before_is_sent() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        for applied in [5, 9] {
+            let state = state_at(applied);
+            checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        }
+        let Outgoing { last: newest, file_bytes, .. } =
+            checkpoints.open_newest().expect("readable").expect("there are two");
+        let name = format!("{:016x}-{:016x}.checkpoint", newest.index.get(), newest.term.get());
+        std::fs::write(dir.path().join(name), vec![0xff; file_bytes as usize]).expect("writable");
+
+        let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(state_at(9)));
+        let (tasks, thread) = spawn::<Counter>(checkpoints, shared, channel().0, core).expect("starts");
+        let request = SendSnapshot { to: NodeId::new(3), term: Term::new(1), connection: 1, wanted: None };
+        for task in [SnapshotTask::Send(request), SnapshotTask::Verify(newest), SnapshotTask::Send(request)] {
+            tasks.send(task).expect("it runs");
+        }
+        drop(tasks);
+        thread.join().expect("no panic");
+        let sent = std::iter::from_fn(|| events.blocking_recv()).filter_map(|event| match event {
+            Own::Send { message: Message::InstallSnapshot(piece), .. } => Some(piece.last.index.get()),
+            _ => None,
+        });
+        assert_eq!(sent.collect::<Vec<_>>(), [9, 5]);
+    }
+
+    #[test]
+    fn a_file_is_held_until_its_last_piece_has_left_and_opened_again_if_that_was_lost() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let state = state_at(5);
+        checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        let mut mover = Mover::<Counter> {
+            checkpoints,
+            shared: Arc::new(Shared::new(state_at(5))),
+            received: channel().0,
+            core: tokio::sync::mpsc::unbounded_channel().0,
+            outgoing: BTreeMap::new(),
+            verified: None,
+            incoming: None,
+        };
+        let mut request = SendSnapshot { to: NodeId::new(3), term: Term::new(1), connection: 1, wanted: None };
+        let asked = mover.piece_for(&request).expect("readable").expect("there is one");
+        assert_eq!((asked.data.len(), mover.outgoing.len()), (0, 1));
+        request.wanted = Some((asked.last, 0));
+        for _ in 0..2 {
+            let piece = mover.piece_for(&request).expect("readable").expect("there is one");
+            assert_eq!((piece.data.len() as u64, piece.last), (asked.file_bytes, asked.last));
+            assert!(mover.outgoing.is_empty());
+        }
     }
 }

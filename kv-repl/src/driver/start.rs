@@ -1,23 +1,27 @@
 //! From what the disk holds to a running node: the same steps on first boot and on every restart.
 //!
-//! 1. The state blob of the log says who the node is; an empty log gets a new incarnation, durable before anybody hears
-//!    of it.
+//! 1. The state blob of the log says who the node is; an empty log gets a new incarnation. It is durable, and the start is
+//!    counted, before anybody hears of it.
 //! 2. The newest checkpoint that is whole gives the state.
 //! 3. Log and checkpoint are brought together: see `reconcile`.
 //! 4. Without a founding record the node waits until the cluster is founded (see `founding`); then the core runs.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use futures::FutureExt;
+use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::applier::{Applier, Received};
+use super::applier::Applier;
 use super::checkpoints::Checkpoints;
 use super::config::{ReplicaConfig, StartError};
 use super::founding::{Founding, FoundingRecord};
@@ -26,15 +30,16 @@ use super::log_writer;
 use super::origin::Origin;
 use super::peers::{self, Context, Link, PeerEvent};
 use super::reads::Reads;
-use super::replica::{Inner, Replica};
+use super::replica::{Inner, Replica, room};
 use super::replicated::Replicated;
 use super::shared::{PeerView, Shared};
 use super::snapshots;
 use super::task::{Inboxes, Own, Task};
+use super::threads::panicked;
 use super::traits::{BoxError, Log, LogReader, StateMachine};
 use crate::raft::{Boot, Raft};
 use crate::transport::Transport;
-use crate::types::{Configuration, EntryId, HardState, Incarnation, Member, NodeId, Term, kind};
+use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Member, NodeId, Term, kind};
 
 const PEER_EVENTS: usize = 4096;
 const SUBMISSIONS: usize = 1024;
@@ -94,6 +99,7 @@ impl<S: StateMachine> Replica<S> {
             cluster: cluster_seen,
             shared: shared.clone(),
             submissions,
+            room: room(),
             reads,
             own: own.clone(),
             write_timeout: config.write_timeout,
@@ -116,7 +122,7 @@ impl<S: StateMachine> Replica<S> {
 }
 
 fn boot<S: StateMachine, L: Log>(config: &ReplicaConfig, mut log: L) -> Result<Booted<S, L>, StartError> {
-    let node = node_state(config.id, &mut log)?;
+    let mut node = node_state(config.id, &log)?;
     let failed = |source| StartError::Checkpoints { path: config.dir.clone(), source };
     let checkpoints = Checkpoints::open(&config.dir).map_err(failed)?;
     let found = checkpoints.load_newest().map_err(failed)?;
@@ -126,6 +132,9 @@ fn boot<S: StateMachine, L: Log>(config: &ReplicaConfig, mut log: L) -> Result<B
         Some(record) => Some(record.clone()),
         None => founding_entry(&log.reader())?,
     };
+    node.starts += 1;
+    log.append(&[], Some(&node.encode()))?;
+    log.sync()?;
     info!(
         id = %config.id, incarnation = %node.me.incarnation, term = %node.hard_state.term,
         checkpoint = %state.applied, last = %log.reader().last(), "disk read"
@@ -133,7 +142,8 @@ fn boot<S: StateMachine, L: Log>(config: &ReplicaConfig, mut log: L) -> Result<B
     Ok(Booted { log, state, node, checkpoints, founding })
 }
 
-fn node_state<L: Log>(id: NodeId, log: &mut L) -> Result<NodeState, StartError> {
+/// Who the node is. If its log is empty it gets a new incarnation, which is not stored yet.
+fn node_state<L: Log>(id: NodeId, log: &L) -> Result<NodeState, StartError> {
     if let Some(blob) = log.state() {
         let node = NodeState::decode(&blob).ok_or(StartError::State("unknown format"))?;
         if node.me.id != id {
@@ -145,10 +155,7 @@ fn node_state<L: Log>(id: NodeId, log: &mut L) -> Result<NodeState, StartError> 
         return Err(StartError::State("there are entries but no node state"));
     }
     let incarnation = Incarnation::new(draw_number()?);
-    let node = NodeState { me: Member::new(id, incarnation), hard_state: HardState::default() };
-    log.append(&[], Some(&node.encode()))?;
-    log.sync()?;
-    Ok(node)
+    Ok(NodeState { me: Member::new(id, incarnation), hard_state: HardState::default(), starts: 0 })
 }
 
 /// Brings log and checkpoint together. `c` is the checkpoint's last entry.
@@ -194,6 +201,15 @@ fn founding_entry<R: LogReader>(reader: &R) -> Result<Option<FoundingRecord>, St
     record.map(Some).ok_or(StartError::State("the log does not begin with a founding record"))
 }
 
+/// The stamp of the last entry, which is the greatest in the log.
+fn last_stamp_ms<R: LogReader>(reader: &R) -> Result<u64, StartError> {
+    let last = reader.last().index;
+    if last == reader.base().index {
+        return Ok(0);
+    }
+    Ok(reader.read(last..last.next(), 1)?.first().map_or(0, Entry::stamp_ms))
+}
+
 /// Prepares the connections and starts dialing and accepting.
 fn connect<S: StateMachine, T: Transport>(
     config: &ReplicaConfig,
@@ -216,40 +232,69 @@ fn connect<S: StateMachine, T: Transport>(
                 view.client_address = Some(address.to_owned());
             }
         }),
+        patience: config.raft.election_timeout_max * 2,
         stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
     });
     let mut links = Vec::new();
     for (id, address) in config.peers.iter().filter(|(id, _)| *id != me.id) {
         let view = PeerView { peer_address: address.clone(), ..PeerView::default() };
         shared.peers.lock().insert(*id, view);
         let (link, dialing) = peers::dial(context.clone(), *id, address.clone());
-        tokio::spawn(dialing);
+        context.tasks.spawn(dialing);
         links.push(link);
     }
-    tokio::spawn(peers::accept(context.clone()));
+    context.tasks.spawn(peers::accept(context.clone()));
     (context, links)
 }
 
+/// Ends a node when it is dropped, however its task ends: everybody who waits for it hears why.
+struct Ending<S: StateMachine> {
+    shared: Arc<Shared<S>>,
+    stop: CancellationToken,
+    /// `None` if somebody asked for it.
+    reason: Option<String>,
+}
+
+impl<S: StateMachine> Drop for Ending<S> {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.shared.close();
+        let reason = self.reason.take();
+        match &reason {
+            Some(reason) => error!(%reason, "this node has stopped"),
+            None => info!("this node has stopped"),
+        }
+        self.shared.stopped.send_replace(Some(reason.unwrap_or_default()));
+    }
+}
+
 impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
-    /// Founds the cluster if need be, runs the core to its end, and cleans up.
-    async fn run(mut self, mut inboxes: Inboxes<S::Outcome>) {
-        let (shared, stop) = (self.shared.clone(), self.context.stop.clone());
+    /// Founds the cluster if need be, runs the core to its end, and cleans up: whoever hears that the node has ended can
+    /// use its files and its address.
+    async fn run(self, inboxes: Inboxes<S::Outcome>) {
+        let tasks = self.context.tasks.clone();
+        let mut ending = Ending {
+            shared: self.shared.clone(),
+            stop: self.context.stop.clone(),
+            reason: Some("its task was dropped".to_owned()),
+        };
+        ending.reason = self.run_to_end(inboxes).await;
+        ending.stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    async fn run_to_end(mut self, mut inboxes: Inboxes<S::Outcome>) -> Option<String> {
         let founding = self.context.identity.read().founding.clone();
-        let reason = match founding {
+        match founding {
             Some(record) => self.run_core(record, inboxes).await,
             None => match self.found(&mut inboxes).await {
                 Ok(Some(record)) => self.run_core(record, inboxes).await,
                 Ok(None) => None,
                 Err(error) => Some(error.to_string()),
             },
-        };
-        stop.cancel();
-        shared.close();
-        match &reason {
-            Some(reason) => error!(%reason, "this node has stopped"),
-            None => info!("this node has stopped"),
         }
-        shared.stopped.send_replace(Some(reason.unwrap_or_default()));
     }
 
     /// Waits until this node founds the cluster or is handed its record; `None` if it is stopped before.
@@ -304,7 +349,9 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
     async fn run_core(self, record: FoundingRecord, inboxes: Inboxes<S::Outcome>) -> Option<String> {
         match self.prepare(record.configuration) {
             Ok((task, threads)) => {
-                let reason = task.run(inboxes).await;
+                // What the core believes is asserted. If it is not so, this node ends, and its process need not.
+                let ended = AssertUnwindSafe(task.run(inboxes)).catch_unwind().await;
+                let reason = ended.unwrap_or_else(|panic| Some(format!("core: {}", panicked(&*panic))));
                 let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(join)).await;
                 reason.or_else(|| joined.err().map(|panic| panic.to_string()))
             }
@@ -317,8 +364,9 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         let other = |error: std::io::Error| StartError::Other(Box::new(error));
         let started = Instant::now();
         let reader = self.booted_log.reader();
-        let nonce = draw_number()?;
-        let applied = self.shared.applied();
+        // Later starts have greater ones; the rest tells a disk from its copy.
+        let nonce = self.node.starts << 32 | draw_number()? >> 32;
+        let (applied, stamp_ms) = (self.shared.applied(), self.shared.state.read().stamp_ms());
         let boot = Boot {
             hard_state: self.node.hard_state,
             configuration,
@@ -326,17 +374,17 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             terms: reader.term_runs(),
             last: reader.last().index,
             applied,
+            stamp_ms: stamp_ms.max(last_stamp_ms(&reader)?),
         };
         let options = crate::raft::Options { seed: draw_number()?, ..self.config.raft.clone() };
         let raft = Raft::new(self.node.me, options, boot, started.elapsed());
-        let (log, log_thread) = log_writer::spawn(self.booted_log, self.node.me, self.own.clone()).map_err(other)?;
-        let received: Received<S> = Arc::new(Mutex::new(None));
+        let (log, log_thread) = log_writer::spawn(self.booted_log, self.node, self.own.clone()).map_err(other)?;
+        let (receiving, received) = std::sync::mpsc::channel();
         let backlog_bytes = Arc::new(AtomicUsize::new(0));
         let applier = Applier {
             shared: self.shared.clone(),
             reader: reader.clone(),
             checkpoints: self.checkpoints.clone(),
-            received: received.clone(),
             core: self.own.clone(),
             node: self.node.me.id,
             nonce,
@@ -345,7 +393,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         };
         let (apply, apply_thread) = applier.spawn().map_err(other)?;
         let (snapshots, snapshot_thread) =
-            snapshots::spawn(self.checkpoints, received, self.own.clone()).map_err(other)?;
+            snapshots::spawn(self.checkpoints, self.shared.clone(), receiving, self.own.clone()).map_err(other)?;
         let task = Task {
             raft,
             shared: self.shared,
@@ -353,6 +401,9 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             log,
             apply,
             snapshots,
+            received,
+            unrestored: BTreeMap::new(),
+            covered: VecDeque::new(),
             own: self.own,
             links: self.links,
             origin: Origin::new(self.node.me.id, nonce),

@@ -12,31 +12,37 @@
 //! threads is not, because a thread that waited for the core while the core waited for it would never end; each thread
 //! has at most as much in it as the core has asked for.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::applier::ApplyTask;
 use super::log_writer::LogTask;
 use super::origin::{Origin, Submission};
 use super::peers::{Link, PeerEvent};
 use super::reads::{ReadRequest, Reads};
+use super::replicated::Replicated;
 use super::shared::{CoreView, Shared};
 use super::snapshots::SnapshotTask;
 use super::traits::{LogReader, StateMachine};
 use crate::message::{Forward, Message};
 use crate::raft::{Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress};
-use crate::types::{EntryId, Member, NodeId};
+use crate::types::{EntryId, Member, NodeId, kind};
 
 /// Events taken from one queue in one turn.
 const TURN_EVENTS: usize = 256;
 /// Bytes of commands in one proposal or Forward message.
 const FORWARD_BYTES: usize = 1 << 20;
+/// The log is kept for followers that are catching up, but for no more checkpoints than this.
+const KEPT_CHECKPOINTS_MAX: usize = 8;
 /// Bytes of committed entries that may wait for the applier in memory; beyond it they are read from the log again.
 const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
@@ -44,6 +50,8 @@ const BACKLOG_BYTES_MAX: usize = 64 << 20;
 pub(crate) enum Own {
     /// A sync has covered this.
     Durable(Durable),
+    /// The log has no room for what it was given, or has room again.
+    DiskFull(bool),
     /// Entries for a peer have been read.
     LogRead(LogRead),
     /// A piece of a checkpoint was stored, or not.
@@ -52,6 +60,8 @@ pub(crate) enum Own {
     Send { to: NodeId, message: Message },
     /// This process has its session.
     SessionOpen(u64),
+    /// Another process has the session of this node: this one asks for its own again, with this nonce.
+    SessionReplaced { nonce: u64 },
     /// A command of this process is missing in the log.
     Resend,
     /// The log up to here is no longer needed.
@@ -70,14 +80,34 @@ pub(crate) struct Inboxes<O> {
     pub(crate) reads: mpsc::Receiver<ReadRequest>,
 }
 
+/// What one turn has to handle.
+struct Turn<O> {
+    own: Vec<Own>,
+    peers: Vec<PeerEvent>,
+    submissions: Vec<Submission<O>>,
+    reads: Vec<ReadRequest>,
+}
+
+/// Adds to `events` whatever `next` gives, up to the limit of one turn.
+fn fill<T>(events: &mut Vec<T>, next: impl FnMut() -> Option<T>) {
+    let room = TURN_EVENTS.saturating_sub(events.len());
+    events.extend(std::iter::from_fn(next).take(room));
+}
+
 /// The core and everything it gives work to.
 pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) raft: Raft,
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) reader: R,
     pub(crate) log: Sender<LogTask>,
-    pub(crate) apply: Sender<ApplyTask>,
+    pub(crate) apply: Sender<ApplyTask<S>>,
     pub(crate) snapshots: Sender<SnapshotTask>,
+    /// The states that were received, in the order of their events.
+    pub(crate) received: Receiver<Box<Replicated<S>>>,
+    /// Those that the core has heard of, until it has said what becomes of them.
+    pub(crate) unrestored: BTreeMap<EntryId, Box<Replicated<S>>>,
+    /// What checkpoints cover of the log and is still there, a position for each of them, oldest first.
+    pub(crate) covered: VecDeque<EntryId>,
     pub(crate) own: mpsc::UnboundedSender<Own>,
     pub(crate) links: Vec<Link>,
     pub(crate) origin: Origin,
@@ -89,7 +119,7 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
 impl<S: StateMachine, R: LogReader> Task<S, R> {
     /// Runs until the node is stopped or fails; says why.
     pub(crate) async fn run(mut self, mut inboxes: Inboxes<S::Outcome>) -> Option<String> {
-        let (mut peers, mut own, mut submissions, mut reads) = (vec![], vec![], vec![], vec![]);
+        let mut turn = Turn { own: vec![], peers: vec![], submissions: vec![], reads: vec![] };
         let sleep = tokio::time::sleep_until(self.started);
         tokio::pin!(sleep);
         loop {
@@ -99,35 +129,68 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 sleep.as_mut().reset(deadline);
             }
             tokio::select! {
-                _ = inboxes.own.recv_many(&mut own, TURN_EVENTS) => {}
-                count = inboxes.peers.recv_many(&mut peers, TURN_EVENTS) => {
+                _ = inboxes.own.recv_many(&mut turn.own, TURN_EVENTS) => {}
+                count = inboxes.peers.recv_many(&mut turn.peers, TURN_EVENTS) => {
                     if count == 0 {
                         return Some("the tasks of the peers have ended".to_owned());
                     }
                 }
-                _ = inboxes.submissions.recv_many(&mut submissions, TURN_EVENTS), if self.origin.has_room() => {}
-                _ = inboxes.reads.recv_many(&mut reads, TURN_EVENTS) => {}
+                _ = inboxes.submissions.recv_many(&mut turn.submissions, TURN_EVENTS), if self.may_take() => {}
+                _ = inboxes.reads.recv_many(&mut turn.reads, TURN_EVENTS), if self.reads.has_room() => {}
                 () = &mut sleep => {}
             }
-            let now = self.now();
-            for event in own.drain(..) {
-                match event {
-                    Own::Stop => return None,
-                    Own::Failed(reason) => return Some(reason),
-                    event => self.handle_own(now, event),
-                }
+            self.gather(&mut inboxes, &mut turn);
+            if let ControlFlow::Break(reason) = self.handle(&mut turn) {
+                return reason;
             }
-            for event in peers.drain(..) {
-                self.handle_peer(now, event);
-            }
-            for submission in submissions.drain(..) {
-                if let Some(first) = self.origin.take(&submission) {
-                    self.shared.expect(first, submission.commands.len(), submission.reply);
-                }
-            }
-            self.reads.add(reads.drain(..));
-            self.raft.handle_timeout(now);
         }
+    }
+
+    /// One queue has woken the task; whatever is in the others comes along.
+    fn gather(&mut self, inboxes: &mut Inboxes<S::Outcome>, turn: &mut Turn<S::Outcome>) {
+        fill(&mut turn.own, || inboxes.own.try_recv().ok());
+        fill(&mut turn.peers, || inboxes.peers.try_recv().ok());
+        if self.may_take() {
+            fill(&mut turn.submissions, || inboxes.submissions.try_recv().ok());
+        }
+        if self.reads.has_room() {
+            fill(&mut turn.reads, || inboxes.reads.try_recv().ok());
+        }
+    }
+
+    fn handle(&mut self, turn: &mut Turn<S::Outcome>) -> ControlFlow<Option<String>> {
+        let now = self.now();
+        for event in turn.own.drain(..) {
+            match event {
+                Own::Stop => return ControlFlow::Break(None),
+                Own::Failed(reason) => return ControlFlow::Break(Some(reason)),
+                event => self.handle_own(now, event),
+            }
+        }
+        for event in turn.peers.drain(..) {
+            self.handle_peer(now, event);
+        }
+        // If that has ended the session, they wait for the next one.
+        if self.may_take() {
+            for submission in turn.submissions.drain(..) {
+                if let Some(numbers) = self.origin.take(&submission.ticket) {
+                    self.shared.expect(numbers, submission.reply);
+                }
+            }
+        }
+        self.reads.add(turn.reads.drain(..));
+        self.raft.handle_timeout(now);
+        ControlFlow::Continue(())
+    }
+
+    /// Whether submissions are taken. Not while this node leads and has no room for them: what has not been taken is known
+    /// not to happen.
+    fn may_take(&self) -> bool {
+        self.origin.has_room() && !self.is_refusing()
+    }
+
+    fn is_refusing(&self) -> bool {
+        self.raft.is_disk_full() && self.raft.role() == Role::Leader
     }
 
     fn now(&self) -> Duration {
@@ -142,15 +205,22 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn handle_own(&mut self, now: Duration, event: Own) {
         match event {
             Own::Durable(durable) => self.raft.handle_durable(now, durable),
+            Own::DiskFull(is_full) => self.raft.handle_disk_full(now, is_full),
             Own::LogRead(read) => self.raft.handle_log_read(now, read),
-            Own::Snapshot { from, progress } => self.raft.handle_snapshot(now, from, progress),
+            Own::Snapshot { from, progress } => {
+                if let SnapshotProgress::Received { last, .. } = progress {
+                    self.unrestored.extend(self.received.try_recv().ok().map(|state| (last, state)));
+                }
+                self.raft.handle_snapshot(now, from, progress);
+            }
             Own::Send { to, message } => self.send(to, message),
             Own::SessionOpen(session) => self.origin.session_opened(session),
-            Own::Resend => self.origin.gap_seen(now),
-            Own::Checkpointed(upto) => {
-                self.raft.handle_truncated(upto);
-                self.tell_log(LogTask::Truncate(upto));
+            Own::SessionReplaced { nonce } => {
+                self.origin.session_replaced(nonce);
+                self.shared.answers_lost();
             }
+            Own::Resend => self.origin.gap_seen(now),
+            Own::Checkpointed(upto) => self.covered.push_back(upto),
             Own::Failed(_) | Own::Stop => unreachable!("handled by the loop"),
         }
     }
@@ -179,6 +249,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn handle_forward(&mut self, now: Duration, from: Member, forward: Forward) {
         if forward.term != self.raft.term() || self.raft.role() != Role::Leader {
             debug!(%from, "commands were forwarded to a node that does not lead");
+        } else if let Some(proposal) = forward.proposals.iter().find(|proposal| !kind::is_forwarded(proposal.kind)) {
+            warn!(%from, kind = ?proposal.kind, "something was forwarded that no client can ask for; ignored");
         } else if let Err(error) = self.raft.propose(now, wall_clock_ms(), &forward.proposals) {
             debug!(%from, ?error, "forwarded commands can't be taken now");
         }
@@ -194,13 +266,32 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         while let Some(output) = self.raft.poll_output() {
             self.carry_out(now, output);
         }
+        self.truncate();
+        if !self.raft.is_restoring() {
+            self.unrestored.clear();
+        }
         *self.shared.core.lock() = CoreView {
             role: self.raft.role(),
             term: self.raft.term(),
             leader: self.raft.leader(),
             last: self.raft.last().index,
             committed: self.raft.committed(),
+            is_disk_full: self.is_refusing(),
         };
+    }
+
+    /// Truncates the log as far as it is covered, and kept for no follower that is catching up.
+    fn truncate(&mut self) {
+        let floor = self.raft.truncation_floor();
+        while let Some(upto) = self.covered.front().copied() {
+            if upto.index > floor && self.covered.len() <= KEPT_CHECKPOINTS_MAX {
+                return;
+            }
+            self.covered.pop_front();
+            if self.raft.handle_truncated(upto) {
+                self.tell_log(LogTask::Truncate(upto));
+            }
+        }
     }
 
     /// Sends on the writes of this node's clients, as far as the leader takes them.
@@ -240,9 +331,13 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Output::Send { to, message } => self.send(to, message),
             Output::Write(write) => self.tell_log(LogTask::Write(write)),
             Output::Apply(apply) => self.carry_out_apply(apply),
-            Output::Restore { last } => self.tell_applier(ApplyTask::Restore(last)),
+            Output::Restore { last } => {
+                let state = self.unrestored.remove(&last).expect("the core has heard of it, and only of what is there");
+                self.tell_applier(ApplyTask::Restore(state));
+            }
             Output::ReadLog(request) => self.read_log(request),
             Output::SendSnapshot(request) => self.tell_snapshots(SnapshotTask::Send(request)),
+            Output::VerifySnapshot { last } => self.tell_snapshots(SnapshotTask::Verify(last)),
             Output::SnapshotPiece { from, piece } => self.tell_snapshots(SnapshotTask::Piece { from, piece }),
             Output::ReadReady { token, index } => {
                 let callers = self.reads.answered(token);
@@ -279,16 +374,20 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     /// Old entries for a peer: reading them may have to wait for the disk, so it is not done here.
     fn read_log(&self, request: ReadLog) {
         let (reader, own) = (self.reader.clone(), self.own.clone());
-        tokio::task::spawn_blocking(move || {
+        let read = move || {
             let range = request.from..reader.last().index.next();
-            let result = match reader.read(range, request.bytes_max) {
+            match reader.read(range, request.bytes_max) {
                 Ok(entries) if !entries.is_empty() => LogReadResult::Entries(entries),
                 Ok(_) => LogReadResult::Gone,
                 Err(error) => {
                     debug!(%error, from = %request.from, "entries for a peer are not in the log");
                     LogReadResult::Gone
                 }
-            };
+            }
+        };
+        tokio::task::spawn_blocking(move || {
+            // The peer is sent nothing until there is an answer, so there always is one.
+            let result = catch_unwind(AssertUnwindSafe(read)).unwrap_or(LogReadResult::Gone);
             // The core may have ended first.
             let _ = own.send(Own::LogRead(LogRead { peer: request.peer, token: request.token, result }));
         });
@@ -315,7 +414,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         let _ = self.log.send(task);
     }
 
-    fn tell_applier(&self, task: ApplyTask) {
+    fn tell_applier(&self, task: ApplyTask<S>) {
         let _ = self.apply.send(task);
     }
 
@@ -326,4 +425,24 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
 
 fn wall_clock_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_takes_what_is_there_up_to_its_limit() {
+        let (sender, mut inbox) = mpsc::channel(2 * TURN_EVENTS);
+        for number in 0..TURN_EVENTS + 5 {
+            sender.try_send(number).expect("there is room");
+        }
+        let mut events = Vec::new();
+        events.extend(inbox.try_recv());
+        fill(&mut events, || inbox.try_recv().ok());
+        assert_eq!(events.len(), TURN_EVENTS);
+        events.clear();
+        fill(&mut events, || inbox.try_recv().ok());
+        assert_eq!(events, (TURN_EVENTS..TURN_EVENTS + 5).collect::<Vec<_>>());
+    }
 }

@@ -63,6 +63,9 @@ pub struct CheckpointMeta {
 }
 
 /// Where entries and the hard state are kept. Driven by one thread.
+///
+/// A log that fails must not be used again before it has been reopened, with one exception: if the error is
+/// [`LogError::disk_full`], nothing has been taken, the log goes on, and the call is made again after a while.
 pub trait Log: Send + 'static {
     /// Gives readers on other threads the entries that have been written.
     type Reader: LogReader;
@@ -73,7 +76,7 @@ pub trait Log: Send + 'static {
     ///
     /// # Errors
     ///
-    /// The log could not be written; it must not be used again.
+    /// The log could not be written.
     fn append(&mut self, entries: &[Entry], state: Option<&[u8]>) -> Result<(), LogError>;
 
     /// Drops all entries; the log begins again after `base`.
@@ -94,7 +97,7 @@ pub trait Log: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Something may not be durable; the log must not be used again before it has been reopened.
+    /// Something may not be durable. This is final even if the disk is full.
     fn sync(&mut self) -> Result<(), LogError>;
 
     /// The last state blob.
@@ -127,12 +130,23 @@ pub trait LogReader: Clone + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct LogError {
     source: BoxError,
+    is_disk_full: bool,
 }
 
 impl LogError {
     /// Wraps what the log said.
     pub fn new(source: impl Into<BoxError>) -> Self {
-        LogError { source: source.into() }
+        LogError { source: source.into(), is_disk_full: false }
+    }
+
+    /// For the operator: there is no room. Nothing was taken, and the same call can succeed later.
+    pub fn disk_full(source: impl Into<BoxError>) -> Self {
+        LogError { source: source.into(), is_disk_full: true }
+    }
+
+    /// Whether this was made by [`LogError::disk_full`].
+    pub fn is_disk_full(&self) -> bool {
+        self.is_disk_full
     }
 }
 

@@ -73,6 +73,7 @@ impl Raft {
     fn start_election(&mut self) {
         self.reset_election_timer();
         let term = self.hard_state.term.next();
+        assert!(term > self.hard_state.term, "no second vote in a term");
         self.set_hard_state(HardState { term, voted_for: Some(self.me) });
         self.enter(State::Candidate(Candidate { granted: BTreeSet::new() }));
     }

@@ -25,6 +25,8 @@ pub struct Boot {
     pub last: Index,
     /// What the restored state machine holds. All of it is committed.
     pub applied: Index,
+    /// The greatest stamp on any entry in the state machine or the log.
+    pub stamp_ms: u64,
 }
 
 /// What a node is at the moment (Raft paper, figure 4).
@@ -58,6 +60,12 @@ pub enum Output {
     ReadLog(ReadLog),
     /// Send a piece of a checkpoint.
     SendSnapshot(SendSnapshot),
+    /// A follower could not use the checkpoint that ends with `last`. The damage may be on this side: if so, send it no
+    /// more.
+    VerifySnapshot {
+        /// Last entry that the checkpoint covers.
+        last: EntryId,
+    },
     /// Store a piece of a checkpoint and answer with [`super::Raft::handle_snapshot`].
     SnapshotPiece {
         /// The leader.
@@ -208,5 +216,7 @@ pub enum SnapshotProgress {
     Received {
         /// The checkpoint's last entry.
         last: EntryId,
+        /// The greatest stamp on any entry in it.
+        stamp_ms: u64,
     },
 }

@@ -7,12 +7,17 @@
 //!
 //! A leader that has heard nothing from a majority for `election_timeout_max` steps down (thesis, section 6.2): it could
 //! commit nothing, and its clients had better ask elsewhere.
+//!
+//! Heartbeats do not depend on the disk, so a leader whose disk hangs would be obeyed for ever, while followers commit
+//! what it must keep in memory. It takes no more than `uncommitted_bytes_max` of that, and it steps down when a write has
+//! hung for `write_stall_max` and others have committed past it: they can do without this node. If they have not, its
+//! disk is not the worst, and it stays, so that reads go on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use kv_wal::record::{HEADER_BYTES, PAYLOAD_BYTES_MAX};
+use kv_wal::record::HEADER_BYTES;
 use thiserror::Error;
 
 use super::io::{LogRead, LogReadResult, Output, ReadLog, SendSnapshot};
@@ -23,7 +28,8 @@ use super::quorum::reached_by_majority;
 use super::read_index::ReadQueue;
 use super::{Raft, State};
 use crate::message::{
-    AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshotReply, Message, Proposal, SnapshotResult,
+    AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshotReply, Message, PROPOSAL_BYTES_MAX, Proposal,
+    SnapshotResult,
 };
 use crate::types::{Entry, EntryId, Index, Member, NodeId, Term, kind};
 
@@ -38,8 +44,6 @@ pub(super) struct Leader {
     heartbeat_at: Duration,
     /// Bytes of the entries of this term that are not committed.
     uncommitted_bytes: usize,
-    /// When a majority was last heard, this node included.
-    majority_heard_at: Duration,
 }
 
 /// Why nothing was proposed.
@@ -51,16 +55,19 @@ pub enum ProposeError {
         /// Who does, if known.
         leader: Option<NodeId>,
     },
-    /// For the caller, later: too much is waiting to be committed.
-    #[error("{uncommitted_bytes} bytes wait to be committed and {bytes} more are above the limit")]
+    /// For the caller, later: too much is waiting to be committed, or to become durable here.
+    #[error("{waiting_bytes} bytes wait to be committed or written and {bytes} more are above the limit")]
     Busy {
         /// What waits, in bytes.
-        uncommitted_bytes: usize,
+        waiting_bytes: usize,
         /// What was to be added.
         bytes: usize,
     },
+    /// For the operator: this node's log has no room.
+    #[error("the disk is full")]
+    DiskFull,
     /// For the caller: an entry can't hold this.
-    #[error("a payload of {bytes} bytes is above the limit of {PAYLOAD_BYTES_MAX}")]
+    #[error("a payload of {bytes} bytes is above the limit of {PROPOSAL_BYTES_MAX}")]
     TooLarge {
         /// Bytes of the payload.
         bytes: usize,
@@ -91,19 +98,29 @@ impl Leader {
             round: 0,
             heartbeat_at: raft.now,
             uncommitted_bytes: 0,
-            majority_heard_at: raft.now,
         }
     }
 
     /// When it has something to do, if nothing happens before.
     pub(super) fn deadline(&self, options: &Options) -> Duration {
-        self.heartbeat_at.min(self.majority_heard_at + options.election_timeout_max)
+        self.reads.deadline().into_iter().fold(self.heartbeat_at.min(self.silent_at(options)), Duration::min)
+    }
+
+    /// When a majority will have been silent for too long, if it goes on being so. This node never is, to itself.
+    fn silent_at(&self, options: &Options) -> Duration {
+        self.majority(Duration::MAX, |peer| peer.heard_at).saturating_add(options.election_timeout_max)
     }
 
     pub(super) fn reconnect(&mut self, peer: NodeId, connection: Option<u64>, last: Index) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.reconnect(connection, last);
         }
+    }
+
+    /// All followers that were heard lately hold everything up to here, or are being sent a checkpoint that does.
+    pub(super) fn held_by_all(&self, now: Duration, options: &Options) -> Option<Index> {
+        let is_heard = |peer: &&Peer| peer.connection.is_some() && now < peer.heard_at + options.election_timeout_max;
+        self.peers.values().filter(is_heard).map(Peer::holds).min()
     }
 
     /// What a majority has reached, where this node has reached `own`.
@@ -124,13 +141,16 @@ impl Raft {
         self.see(now);
         let leader = self.leader();
         let State::Leader(state) = &self.state else { return Err(ProposeError::NotLeader { leader }) };
-        if let Some(bytes) = proposals.iter().map(|one| one.payload.len()).find(|bytes| *bytes > PAYLOAD_BYTES_MAX) {
+        if let Some(bytes) = proposals.iter().map(|one| one.payload.len()).find(|bytes| *bytes > PROPOSAL_BYTES_MAX) {
             return Err(ProposeError::TooLarge { bytes });
         }
+        if self.is_disk_full {
+            return Err(ProposeError::DiskFull);
+        }
         let bytes: usize = proposals.iter().map(|one| HEADER_BYTES + one.payload.len()).sum();
-        let uncommitted_bytes = state.uncommitted_bytes;
-        if uncommitted_bytes + bytes > self.options.uncommitted_bytes_max {
-            return Err(ProposeError::Busy { uncommitted_bytes, bytes });
+        let waiting_bytes = state.uncommitted_bytes.max(self.writes.waiting_bytes());
+        if waiting_bytes > 0 && waiting_bytes + bytes > self.options.uncommitted_bytes_max {
+            return Err(ProposeError::Busy { waiting_bytes, bytes });
         }
         self.append_proposals(stamp_ms, proposals, bytes);
         Ok(self.log.last())
@@ -160,16 +180,19 @@ impl Raft {
         self.handle_leader_timeout();
     }
 
-    /// Sends heartbeats when they are due; steps down when a majority has been silent for too long.
+    /// Sends heartbeats when they are due; steps down when a majority has been silent for too long, or when it goes on
+    /// without this node's disk.
     pub(super) fn handle_leader_timeout(&mut self) {
+        let is_outrun = self.is_stalled() && self.committed > self.writes.durable();
         let State::Leader(leader) = &mut self.state else { return };
-        if self.now >= leader.majority_heard_at + self.options.election_timeout_max {
+        if is_outrun || self.now >= leader.silent_at(&self.options) {
             return self.follow(self.hard_state.term, None);
         }
         if self.now >= leader.heartbeat_at {
             leader.heartbeat_at = self.now + self.options.heartbeat_interval;
             leader.round += 1;
         }
+        self.refuse_expired_reads();
     }
 
     pub(super) fn handle_append_entries_reply(&mut self, from: Member, reply: AppendEntriesReply) {
@@ -183,7 +206,6 @@ impl Raft {
             AppendResult::Mismatch { refused, hint } => peer.refused(refused, hint, log),
             AppendResult::Alive | AppendResult::StaleTerm => {}
         }
-        self.note_heard();
         self.advance_commit();
         self.confirm_reads();
     }
@@ -196,19 +218,15 @@ impl Raft {
             SnapshotResult::Continue { offset } => peer.snapshot_wanted(reply.last, offset, now),
             SnapshotResult::Installed => {
                 peer.acknowledged(reply.last.index, log);
-                if let Progress::Snapshot { .. } = peer.progress {
-                    // The log has been cut beyond that checkpoint meanwhile: there is a newer one.
-                    peer.need_snapshot(retry_at);
-                }
+                // If that was not enough, the log has been cut beyond that checkpoint meanwhile, or has a hole beyond it.
+                peer.restart_snapshot(retry_at);
             }
             SnapshotResult::Failed => {
-                if let Progress::Snapshot { .. } = peer.progress {
-                    peer.need_snapshot(retry_at);
-                }
+                peer.restart_snapshot(retry_at);
+                self.outputs.push_back(Output::VerifySnapshot { last: reply.last });
             }
             SnapshotResult::StaleTerm => {}
         }
-        self.note_heard();
         self.advance_commit();
     }
 
@@ -226,12 +244,6 @@ impl Raft {
         }
         peer.heard_at = self.now;
         Some((leader.round, peer, &self.log))
-    }
-
-    fn note_heard(&mut self) {
-        if let State::Leader(leader) = &mut self.state {
-            leader.majority_heard_at = leader.majority(self.now, |peer| peer.heard_at);
-        }
     }
 
     /// Commits what a majority has durably, if it is of this term (section 5.4.2).
@@ -269,7 +281,7 @@ impl Raft {
             Progress::Replicate { reading, .. } if *reading == Some(read.token) => *reading = None,
             _ => return,
         }
-        let LogReadResult::Entries(entries) = read.result else { return peer.need_snapshot(send_at) };
+        let LogReadResult::Entries(entries) = read.result else { return peer.need_snapshot(peer.next_index, send_at) };
         let first = entries.first().expect("a read that finds nothing is Gone");
         // Acknowledged from another message while it was being read, or cut off: decide anew.
         if first.index() != peer.next_index || first.index() <= self.log.base().index {
@@ -325,7 +337,7 @@ impl Sending<'_> {
         }
         let is_behind = peer.next_index <= self.log.base().index;
         if is_behind && !matches!(peer.progress, Progress::Snapshot { .. }) {
-            peer.need_snapshot(self.now + self.options.heartbeat_interval);
+            peer.need_snapshot(self.log.base().index, self.now + self.options.heartbeat_interval);
         }
         while peer.has_window(self.options.inflight_messages_max) {
             let is_probe = matches!(peer.progress, Progress::Probe { .. });
@@ -379,7 +391,7 @@ impl Sending<'_> {
     /// Asks for a piece of a checkpoint to be sent, when it is time to.
     fn snapshot(&mut self, to: NodeId, peer: &mut Peer) {
         let Some(connection) = peer.connection else { return };
-        if let Progress::Snapshot { wanted, send_at } = &mut peer.progress
+        if let Progress::Snapshot { wanted, send_at, .. } = &mut peer.progress
             && self.now >= *send_at
         {
             *send_at = self.now + self.options.election_timeout_max;

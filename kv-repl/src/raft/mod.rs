@@ -60,6 +60,10 @@ use self::writes::Writes;
 use crate::message::Message;
 use crate::types::{Configuration, Entry, EntryId, HardState, Index, Member, NodeId, Term};
 
+/// The most terms that a node can have missed. An election a second takes a century for them, so a term that is further
+/// ahead is not of this cluster; and a node that believed in one near the end of numbers could never be led again.
+const TERMS_MISSED_MAX: u64 = 1 << 32;
+
 /// One node's part in Raft.
 pub struct Raft {
     me: Member,
@@ -83,6 +87,7 @@ pub struct Raft {
     connections: BTreeMap<NodeId, u64>,
     /// The greatest stamp seen on an entry.
     stamp_ms: u64,
+    is_disk_full: bool,
     last_token: u64,
     outputs: VecDeque<Output>,
 }
@@ -129,7 +134,8 @@ impl Raft {
             election_at: now,
             rng,
             connections: BTreeMap::new(),
-            stamp_ms: 0,
+            stamp_ms: boot.stamp_ms,
+            is_disk_full: false,
             last_token,
             outputs: VecDeque::new(),
         };
@@ -138,10 +144,13 @@ impl Raft {
     }
 
     /// Takes a message. Ignored if `from` is not a member of the configuration, incarnation included: a node that lost
-    /// its disk must not be taken for the one that once voted and acknowledged.
+    /// its disk must not be taken for the one that once voted and acknowledged. Ignored too if its term cannot be true.
     pub fn handle_message(&mut self, now: Duration, from: Member, message: Message) {
         self.see(now);
         if from.id == self.me.id || !self.configuration.is_voter(from) {
+            return;
+        }
+        if message.term().get().saturating_sub(self.hard_state.term.get()) > TERMS_MISSED_MAX {
             return;
         }
         match message {
@@ -177,6 +186,13 @@ impl Raft {
         self.release();
     }
 
+    /// The log has no room for what it has been given, or has room again. Meanwhile proposals are refused; everything else
+    /// goes on, and a leader whom the others can do without makes way when `write_stall_max` has passed.
+    pub fn handle_disk_full(&mut self, now: Duration, is_full: bool) {
+        self.see(now);
+        self.is_disk_full = is_full;
+    }
+
     /// The connection that messages to `peer` are sent on is now this one. Numbers grow. What was sent before may be
     /// lost.
     pub fn handle_connected(&mut self, now: Duration, peer: NodeId, connection: u64) {
@@ -200,18 +216,27 @@ impl Raft {
         self.refuse_reads_asked_of(peer);
     }
 
-    /// The log up to and including `base` has been removed, or is about to be, because checkpoints cover it.
+    /// Checkpoints cover the log up to and including `base`. Says whether it can be removed now, and forgets it then. Not
+    /// if the log begins later already, or what the checkpoints hold has not been handed out to be applied.
     ///
     /// # Panics
     ///
-    /// If that has not been handed out to be applied, or is another entry than the log's.
-    pub fn handle_truncated(&mut self, base: EntryId) {
-        // An older checkpoint than one that was received meanwhile.
-        if base.index <= self.log.base().index {
-            return;
+    /// If `base` is another entry than the log's.
+    #[must_use = "the log on the disk is removed only if it is forgotten here"]
+    pub fn handle_truncated(&mut self, base: EntryId) -> bool {
+        let is_covered = base.index > self.log.base().index && base.index <= self.handed_out;
+        if is_covered {
+            self.log.truncate_prefix(base);
         }
-        assert!(base.index <= self.handed_out, "a checkpoint holds only what has been applied");
-        self.log.truncate_prefix(base);
+        is_covered
+    }
+
+    /// A leader's log had better not be truncated beyond this: a follower that is being sent a checkpoint would need
+    /// another one as soon as it has it, and one that is being sent entries would need a checkpoint. For how long that is
+    /// kept up is for the driver to say, who knows how large the log may grow.
+    pub fn truncation_floor(&self) -> Index {
+        let State::Leader(leader) = &self.state else { return Index::new(u64::MAX) };
+        leader.held_by_all(self.now, &self.options).unwrap_or(Index::new(u64::MAX))
     }
 
     /// The next thing to do, if there is one.
@@ -237,7 +262,7 @@ impl Raft {
 
     /// Decides what to write, send and apply, now that all inputs are in.
     fn flush(&mut self) {
-        if let Some(write) = self.writes.take() {
+        if let Some(write) = self.writes.take(self.now) {
             self.outputs.push_back(Output::Write(write));
         }
         self.flush_leader();
@@ -331,9 +356,16 @@ impl Raft {
         self.election_at = self.now + self.rng.between(min, max);
     }
 
-    /// A node that the configuration does not name in this incarnation follows, and that is all.
+    /// A node that the configuration does not name in this incarnation follows, and that is all. One whose disk hangs had
+    /// better not lead.
     fn may_campaign(&self) -> bool {
-        self.configuration.is_voter(self.me)
+        self.configuration.is_voter(self.me) && !self.is_stalled()
+    }
+
+    /// Whether the disk has had a write for too long.
+    fn is_stalled(&self) -> bool {
+        let stalled_at = self.writes.oldest_since().map(|since| since.saturating_add(self.options.write_stall_max));
+        stalled_at.is_some_and(|at| self.now >= at)
     }
 
     fn fresh_token(&mut self) -> u64 {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::message::PROPOSAL_BYTES_MAX;
+
 /// Settings of the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -16,13 +18,16 @@ pub struct Options {
     pub heartbeat_interval: Duration,
     /// AppendEntries with entries on their way to one follower, at most.
     pub inflight_messages_max: usize,
-    /// Bytes of entries in one AppendEntries. One entry is sent however large it is.
+    /// Bytes of entries in one AppendEntries, at most [`PROPOSAL_BYTES_MAX`]. One entry is sent however large it is.
     pub message_bytes_max: usize,
     /// Bytes of recent entries kept in memory to feed followers from. Entries that are not durable or not committed are
     /// kept beyond that.
     pub tail_bytes_max: usize,
-    /// Bytes of entries that a leader takes before they are committed; beyond it proposals are refused.
+    /// Bytes of entries that a leader takes before they are committed and durable in its own log; beyond it proposals are
+    /// refused, unless nothing waits.
     pub uncommitted_bytes_max: usize,
+    /// A node whose disk has had a write for this long does not campaign, and does not lead if others commit without it.
+    pub write_stall_max: Duration,
     /// Seed of the election timeouts and of the numbers that questions to a leader carry. Another one at each start of a
     /// node, so that a late answer to the process before is recognised. The node's identity is mixed in.
     pub seed: u64,
@@ -44,6 +49,12 @@ pub enum OptionsError {
         /// As given.
         election_timeout_max: Duration,
     },
+    /// Messages would not fit in a frame.
+    #[error("message_bytes_max ({bytes}) is above the limit of {PROPOSAL_BYTES_MAX}")]
+    MessageBytes {
+        /// As given.
+        bytes: usize,
+    },
     /// With this at zero nothing could ever be sent or proposed.
     #[error("{name} must not be zero")]
     Zero {
@@ -62,6 +73,7 @@ impl Default for Options {
             message_bytes_max: 1 << 20,
             tail_bytes_max: 16 << 20,
             uncommitted_bytes_max: 64 << 20,
+            write_stall_max: Duration::from_secs(5),
             seed: 0,
         }
     }
@@ -82,10 +94,14 @@ impl Options {
                 election_timeout_max: self.election_timeout_max,
             });
         }
+        if self.message_bytes_max > PROPOSAL_BYTES_MAX {
+            return Err(OptionsError::MessageBytes { bytes: self.message_bytes_max });
+        }
         let limits = [
             ("inflight_messages_max", self.inflight_messages_max),
             ("message_bytes_max", self.message_bytes_max),
             ("uncommitted_bytes_max", self.uncommitted_bytes_max),
+            ("write_stall_max", self.write_stall_max.as_nanos() as usize),
         ];
         match limits.iter().find(|(_, limit)| *limit == 0) {
             Some((name, _)) => Err(OptionsError::Zero { name }),
@@ -109,6 +125,8 @@ mod tests {
         assert!(matches!(equal.validate(), Err(OptionsError::Times { .. })), "elections would be split for ever");
         let slow = Options { heartbeat_interval: Duration::from_millis(600), ..Options::default() };
         assert!(matches!(slow.validate(), Err(OptionsError::Times { .. })));
+        let long = Options { message_bytes_max: 40 << 20, ..Options::default() };
+        assert_eq!(long.validate(), Err(OptionsError::MessageBytes { bytes: 40 << 20 }));
         let mute = Options { inflight_messages_max: 0, ..Options::default() };
         assert_eq!(mute.validate(), Err(OptionsError::Zero { name: "inflight_messages_max" }));
     }

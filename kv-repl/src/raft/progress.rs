@@ -53,6 +53,9 @@ pub(super) enum Progress {
         reading: Option<u64>,
     },
     Snapshot {
+        /// The last entry that the log could not give when this began. The log may reach back further and have a hole
+        /// there, so it is not enough to look at its base.
+        needed: Index,
         /// Checkpoint and offset that the follower wants next.
         wanted: Option<(EntryId, u64)>,
         /// When a piece is sent, or sent again.
@@ -92,10 +95,17 @@ impl Peer {
         self.progress = Progress::Replicate { in_flight: VecDeque::new(), reading: None };
     }
 
-    /// The log does not reach back to what the follower needs. The first piece leaves `send_at`: a moment later, so that
-    /// a follower that a checkpoint does not help is not sent one after the other without a pause.
-    pub(super) fn need_snapshot(&mut self, send_at: Duration) {
-        self.progress = Progress::Snapshot { wanted: None, send_at };
+    /// The log cannot give the entries up to `needed`, which the follower lacks. The first piece leaves `send_at`: a moment
+    /// later, so that a follower that a checkpoint does not help is not sent one after the other without a pause.
+    pub(super) fn need_snapshot(&mut self, needed: Index, send_at: Duration) {
+        self.progress = Progress::Snapshot { needed, wanted: None, send_at };
+    }
+
+    /// What the follower was sent did not help it, or not far enough: begins again with the newest checkpoint.
+    pub(super) fn restart_snapshot(&mut self, at: Duration) {
+        if let Progress::Snapshot { wanted, send_at, .. } = &mut self.progress {
+            (*wanted, *send_at) = (None, at);
+        }
     }
 
     /// The follower says that its log is durable, and the leader's, up to `index`. Ignored if the leader's does not go
@@ -105,6 +115,10 @@ impl Peer {
             return;
         }
         self.match_index = self.match_index.max(index);
+        let given_from = match &self.progress {
+            Progress::Snapshot { needed, .. } => log.base().index.max(*needed),
+            Progress::Probe { .. } | Progress::Replicate { .. } => log.base().index,
+        };
         match &mut self.progress {
             Progress::Replicate { in_flight, .. } => {
                 while in_flight.front().is_some_and(|last| *last <= index) {
@@ -114,7 +128,7 @@ impl Peer {
             }
             Progress::Probe { .. } | Progress::Snapshot { .. } => {
                 self.next_index = self.next_index.max(self.match_index.next());
-                if self.match_index >= log.base().index {
+                if self.match_index >= given_from {
                     self.replicate(self.match_index.next());
                 }
             }
@@ -131,7 +145,7 @@ impl Peer {
         let next = log.last_within(bound).map_or(log.base().index, |common| common.index.next());
         match self.progress {
             Progress::Probe { .. } if refused == self.next_index.prev() => {
-                self.match_index = self.match_index.min(bound.index);
+                self.match_index = self.match_index.min(next.prev());
                 self.probe(next);
             }
             Progress::Replicate { .. } => self.probe(next.max(self.match_index.next())),
@@ -142,12 +156,22 @@ impl Peer {
 
     /// The follower has stored a checkpoint that ends with `last` up to `offset`.
     pub(super) fn snapshot_wanted(&mut self, last: EntryId, offset: u64, now: Duration) {
-        if let Progress::Snapshot { wanted, send_at } = &mut self.progress {
+        if let Progress::Snapshot { wanted, send_at, .. } = &mut self.progress {
             // The same answer again comes from a repeated piece; to send the next one for each would never end.
             if *wanted != Some((last, offset)) {
                 *wanted = Some((last, offset));
                 *send_at = now;
             }
+        }
+    }
+
+    /// What the follower holds, or will when the checkpoint that it is being sent has arrived. It needs all after that.
+    pub(super) fn holds(&self) -> Index {
+        match self.progress {
+            Progress::Snapshot { wanted: Some((last, _)), .. } => last.index,
+            // It will be sent the newest checkpoint, beyond which the log is never truncated.
+            Progress::Snapshot { wanted: None, .. } => Index::new(u64::MAX),
+            Progress::Probe { .. } | Progress::Replicate { .. } => self.match_index,
         }
     }
 
@@ -259,6 +283,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_given_up_ends_before_the_next_entry() {
+        let mut peer = replicating(9);
+        peer.refused(index(9), id(1, 5), &log());
+        peer.refused(index(9), id(1, 5), &log());
+        assert_eq!((peer.match_index, peer.next_index), (index(3), index(4)), "entry 4 of that log is of another term");
+    }
+
+    #[test]
     fn a_peer_behind_the_base_gets_to_the_base() {
         let mut log = log();
         log.truncate_prefix(id(2, 5));
@@ -272,7 +304,7 @@ mod tests {
         let mut log = log();
         log.truncate_prefix(id(2, 5));
         let mut peer = Peer::new(index(9), Some(1), NOW);
-        peer.need_snapshot(NOW);
+        peer.need_snapshot(index(5), NOW);
         peer.acknowledged(index(4), &log);
         assert!(matches!(peer.progress, Progress::Snapshot { .. }), "entry 5 is not in the log any more");
         peer.acknowledged(index(5), &log);
@@ -283,7 +315,7 @@ mod tests {
     #[test]
     fn a_repeated_answer_does_not_send_a_piece_again() {
         let mut peer = Peer::new(index(9), Some(1), NOW);
-        peer.need_snapshot(NOW);
+        peer.need_snapshot(index(5), NOW);
         peer.snapshot_wanted(id(2, 5), 100, NOW);
         let later = Duration::from_secs(5);
         if let Progress::Snapshot { send_at, .. } = &mut peer.progress {

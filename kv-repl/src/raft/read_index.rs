@@ -11,6 +11,9 @@
 //!    answer to an older message can't be mistaken for it (etcd #20418).
 //! 3. A leader that stops leading refuses what waits.
 //!
+//! Nobody waits for ever: a leader that can commit nothing of its own term, or gets no answers to its rounds, refuses after
+//! `election_timeout_max`, and so does a follower whose leader says nothing.
+//!
 //! All reads that wait share the next round. A follower asks the leader, and answers its own reader when it has applied
 //! what the leader said.
 
@@ -36,6 +39,8 @@ pub(super) enum Reader {
 #[derive(Default)]
 pub(super) struct ReadQueue {
     waiting: Vec<Reader>,
+    /// When the first of those that wait is given up, and the others with it.
+    waiting_until: Duration,
     /// In the order of their numbers.
     rounds: VecDeque<Round>,
 }
@@ -44,10 +49,15 @@ struct Round {
     number: u64,
     index: Index,
     readers: Vec<Reader>,
+    until: Duration,
 }
 
 impl ReadQueue {
-    pub(super) fn add(&mut self, reader: Reader) {
+    /// A reader that waits until `deadline` at most. Deadlines never go back.
+    pub(super) fn add(&mut self, reader: Reader, deadline: Duration) {
+        if self.waiting.is_empty() {
+            self.waiting_until = deadline;
+        }
         self.waiting.push(reader);
     }
 
@@ -58,13 +68,32 @@ impl ReadQueue {
     /// All who wait take part in round `number`, which starts now.
     pub(super) fn start_round(&mut self, number: u64, committed: Index) {
         assert!(self.rounds.back().is_none_or(|round| round.number < number), "each round has a new number");
-        self.rounds.push_back(Round { number, index: committed, readers: mem::take(&mut self.waiting) });
+        let (readers, until) = (mem::take(&mut self.waiting), self.waiting_until);
+        self.rounds.push_back(Round { number, index: committed, readers, until });
     }
 
     /// A majority has answered round `number` or a later one: whoever may read now, and the index to read at.
     pub(super) fn confirmed(&mut self, number: u64) -> Option<(Index, Vec<Reader>)> {
         let round = self.rounds.pop_front_if(|round| round.number <= number)?;
         Some((round.index, round.readers))
+    }
+
+    /// When somebody has to be given up, if nothing happens before.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        let waiting = self.is_waiting().then_some(self.waiting_until);
+        self.rounds.front().map(|round| round.until).or(waiting)
+    }
+
+    /// Those whose time is over.
+    pub(super) fn expired(&mut self, now: Duration) -> Vec<Reader> {
+        let mut expired = Vec::new();
+        while let Some(round) = self.rounds.pop_front_if(|round| round.until <= now) {
+            expired.extend(round.readers);
+        }
+        if self.is_waiting() && self.waiting_until <= now {
+            expired.append(&mut self.waiting);
+        }
+        expired
     }
 
     /// Everyone who has no answer yet.
@@ -106,16 +135,16 @@ impl AskedReads {
 
 impl Raft {
     /// Asks when a read that came before this call may be done. Works on the leader and on followers. Answered by
-    /// [`Output::ReadReady`] or [`Output::ReadRejected`], within `election_timeout_max` on a follower, and on a leader
-    /// when a majority answers or it steps down.
+    /// [`Output::ReadReady`] or [`Output::ReadRejected`] within `election_timeout_max`.
     pub fn read(&mut self, now: Duration, token: u64) {
         self.see(now);
         let question = self.fresh_token();
+        let deadline = self.now + self.options.election_timeout_max;
         match &mut self.state {
-            State::Leader(leader) => leader.reads.add(Reader::Own(token)),
+            State::Leader(leader) => leader.reads.add(Reader::Own(token), deadline),
             State::Follower(follower) if follower.leader.is_some() => {
                 let to = follower.leader.expect("just looked");
-                follower.reads.add(question, token, self.now + self.options.election_timeout_max);
+                follower.reads.add(question, token, deadline);
                 let request = ReadIndex { term: self.hard_state.term, token: question };
                 self.send(to, Message::ReadIndex(request));
             }
@@ -124,9 +153,10 @@ impl Raft {
     }
 
     pub(super) fn handle_read_index(&mut self, from: Member, request: ReadIndex) {
+        let deadline = self.now + self.options.election_timeout_max;
         match &mut self.state {
             State::Leader(leader) if request.term == self.hard_state.term => {
-                leader.reads.add(Reader::Peer(from.id, request.token));
+                leader.reads.add(Reader::Peer(from.id, request.token), deadline);
             }
             _ => self.answer_reader(Reader::Peer(from.id, request.token), None),
         }
@@ -179,6 +209,9 @@ impl Raft {
     /// Gives up questions that nobody answered in time.
     pub(super) fn refuse_expired_reads(&mut self) {
         let now = self.now;
+        if let State::Leader(leader) = &mut self.state {
+            leader.reads.expired(now).into_iter().for_each(|reader| self.answer_reader(reader, None));
+        }
         while let State::Follower(follower) = &mut self.state {
             let Some(token) = follower.reads.expired(now) else { return };
             self.answer_reader(Reader::Own(token), None);
@@ -191,13 +224,15 @@ mod tests {
     use super::*;
     use crate::raft::tests::index;
 
+    const SOON: Duration = Duration::from_secs(1);
+
     #[test]
     fn all_that_wait_share_the_next_round() {
         let mut queue = ReadQueue::default();
-        queue.add(Reader::Own(1));
-        queue.add(Reader::Own(2));
+        queue.add(Reader::Own(1), SOON);
+        queue.add(Reader::Own(2), SOON);
         queue.start_round(5, index(10));
-        queue.add(Reader::Own(3));
+        queue.add(Reader::Own(3), SOON);
         assert!(queue.is_waiting());
         assert_eq!(queue.confirmed(4), None, "an answer to an older round");
         assert_eq!(queue.confirmed(5), Some((index(10), vec![Reader::Own(1), Reader::Own(2)])));
@@ -207,9 +242,9 @@ mod tests {
     #[test]
     fn a_later_round_confirms_earlier_ones_at_their_own_index() {
         let mut queue = ReadQueue::default();
-        queue.add(Reader::Own(1));
+        queue.add(Reader::Own(1), SOON);
         queue.start_round(1, index(10));
-        queue.add(Reader::Own(2));
+        queue.add(Reader::Own(2), SOON);
         queue.start_round(2, index(20));
         assert_eq!(queue.confirmed(2), Some((index(10), vec![Reader::Own(1)])));
         assert_eq!(queue.confirmed(2), Some((index(20), vec![Reader::Own(2)])));
@@ -219,9 +254,25 @@ mod tests {
     #[test]
     fn nobody_is_forgotten() {
         let mut queue = ReadQueue::default();
-        queue.add(Reader::Own(1));
+        queue.add(Reader::Own(1), SOON);
         queue.start_round(1, index(10));
-        queue.add(Reader::Own(2));
+        queue.add(Reader::Own(2), SOON);
         assert_eq!(queue.into_readers().collect::<Vec<_>>(), [Reader::Own(1), Reader::Own(2)]);
+    }
+
+    #[test]
+    fn who_waits_too_long_is_given_up() {
+        let mut queue = ReadQueue::default();
+        assert_eq!(queue.deadline(), None);
+        queue.add(Reader::Own(1), SOON);
+        queue.start_round(1, index(10));
+        queue.add(Reader::Own(2), SOON * 2);
+        queue.add(Reader::Own(3), SOON * 3);
+        assert_eq!(queue.deadline(), Some(SOON));
+        assert_eq!(queue.expired(SOON), [Reader::Own(1)]);
+        assert_eq!(queue.confirmed(1), None);
+        assert_eq!(queue.deadline(), Some(SOON * 2));
+        assert_eq!(queue.expired(SOON * 2), [Reader::Own(2), Reader::Own(3)], "they share the next round, or none");
+        assert_eq!(queue.deadline(), None);
     }
 }

@@ -6,7 +6,7 @@
 //! | the checkpoint's last entry | log | state machine |
 //! |---|---|---|
 //! | is committed here | stays | stays |
-//! | is in the log | stays: what follows it is kept (rule 6 of figure 13) | takes the checkpoint |
+//! | is in the log | stays: what follows it is kept (rule 6 of figure 13) | takes the checkpoint, when an earlier reset is durable |
 //! | is not in the log, or another one is in its place | starts again after it (rule 7) | takes the checkpoint, when the reset is durable |
 //!
 //! Keeping a suffix that contradicts the checkpoint would make the follower refuse the leader for ever (hashicorp #697).
@@ -42,7 +42,10 @@ impl Raft {
         let State::Follower(follower) = &self.state else { return };
         let connection = Some(follower.snapshot_connection).filter(|_| follower.leader == Some(from));
         match progress {
-            SnapshotProgress::Received { last } => self.install(last, connection),
+            SnapshotProgress::Received { last, stamp_ms } => {
+                self.stamp_ms = self.stamp_ms.max(stamp_ms);
+                self.install(last, connection);
+            }
             SnapshotProgress::Continue { last, offset } => {
                 self.reply_if(connection, from, last, SnapshotResult::Continue { offset });
             }
@@ -53,13 +56,11 @@ impl Raft {
     /// A durable checkpoint of committed entries is here. See the table above.
     fn install(&mut self, last: EntryId, connection: Option<u64>) {
         if last.index > self.committed {
-            if self.log.contains(last) {
-                self.outputs.push_back(Output::Restore { last });
-            } else {
+            if !self.log.contains(last) {
                 self.log.reset(last);
                 self.writes.reset(last);
-                self.restore = Some(last);
             }
+            self.restore = Some(last);
             self.committed = last.index;
             self.handed_out = last.index;
         }

@@ -100,6 +100,16 @@ impl Raft {
         self.writes.durable()
     }
 
+    /// Whether a checkpoint that was received waits for the disk to be restored; see [`super::Output::Restore`].
+    pub fn is_restoring(&self) -> bool {
+        self.restore.is_some()
+    }
+
+    /// Whether the log has no room.
+    pub fn is_disk_full(&self) -> bool {
+        self.is_disk_full
+    }
+
     /// Everything at once.
     pub fn status(&self) -> Status {
         Status {

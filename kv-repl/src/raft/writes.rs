@@ -14,6 +14,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::time::Duration;
 
 use super::io::{Durable, Write};
 use crate::types::{Entry, EntryId, HardState, Index};
@@ -24,15 +25,29 @@ pub(super) struct Writes {
     reset: Option<EntryId>,
     /// Index of the last entry, gathered ones included.
     last: Index,
-    /// Number that the next write will have, and each one in flight with the index it makes durable.
+    /// Number that the next write will have, and those that have left.
     next: u64,
-    in_flight: VecDeque<(u64, Index)>,
+    in_flight: VecDeque<InFlight>,
+    /// Bytes of entries gathered and in flight.
+    waiting_bytes: usize,
     /// All writes up to this number are durable, and with them the log up to `durable`.
     durable_sequence: u64,
     durable: Index,
     /// Numbers of the writes that hold the newest hard state and the newest reset.
     hard_state_sequence: u64,
     reset_sequence: u64,
+}
+
+struct InFlight {
+    sequence: u64,
+    /// What it makes durable of the log as it is now.
+    last: Index,
+    bytes: usize,
+    since: Duration,
+}
+
+fn bytes_of(entries: &[Entry]) -> usize {
+    entries.iter().map(|entry| entry.frame().len()).sum()
 }
 
 impl Writes {
@@ -45,6 +60,7 @@ impl Writes {
             last,
             next: 1,
             in_flight: VecDeque::new(),
+            waiting_bytes: 0,
             durable_sequence: 0,
             durable: last,
             hard_state_sequence: 0,
@@ -58,9 +74,11 @@ impl Writes {
             return;
         };
         let kept = self.entries.partition_point(|entry| entry.index() < first);
+        self.waiting_bytes -= bytes_of(&self.entries[kept..]);
         self.entries.truncate(kept);
         self.cut(first.prev());
         self.last = last;
+        self.waiting_bytes += bytes_of(&entries);
         if self.entries.is_empty() {
             self.entries = entries;
         } else {
@@ -77,6 +95,7 @@ impl Writes {
     /// The log starts again after `base`, which a durable checkpoint ends with. What was durable up to there still is,
     /// in the checkpoint; earlier writes make nothing more of it durable.
     pub(super) fn reset(&mut self, base: EntryId) {
+        self.waiting_bytes -= bytes_of(&self.entries);
         self.entries.clear();
         self.reset = Some(base);
         self.reset_sequence = self.next;
@@ -86,20 +105,21 @@ impl Writes {
     }
 
     fn cut(&mut self, upto: Index) {
-        for (_, last) in &mut self.in_flight {
-            *last = (*last).min(upto);
+        for write in &mut self.in_flight {
+            write.last = write.last.min(upto);
         }
         self.durable = self.durable.min(upto);
     }
 
-    /// What has gathered, if anything.
-    pub(super) fn take(&mut self) -> Option<Write> {
+    /// What has gathered, if anything. It leaves now.
+    pub(super) fn take(&mut self, now: Duration) -> Option<Write> {
         if self.entries.is_empty() && self.hard_state.is_none() && self.reset.is_none() {
             return None;
         }
         let sequence = self.next;
         self.next += 1;
-        self.in_flight.push_back((sequence, self.last));
+        let bytes = bytes_of(&self.entries);
+        self.in_flight.push_back(InFlight { sequence, last: self.last, bytes, since: now });
         Some(Write {
             entries: mem::take(&mut self.entries),
             hard_state: self.hard_state.take(),
@@ -115,11 +135,21 @@ impl Writes {
     /// If `done` comes from another node's core.
     pub(super) fn complete(&mut self, done: &Durable) {
         assert!(done.sequence < self.next, "only what was written can be durable");
-        while let Some((sequence, last)) = self.in_flight.front().copied().filter(|(s, _)| *s <= done.sequence) {
-            self.in_flight.pop_front();
-            self.durable_sequence = sequence;
-            self.durable = self.durable.max(last);
+        while let Some(write) = self.in_flight.pop_front_if(|write| write.sequence <= done.sequence) {
+            self.durable_sequence = write.sequence;
+            self.durable = self.durable.max(write.last);
+            self.waiting_bytes -= write.bytes;
         }
+    }
+
+    /// Bytes of entries that are not durable. They are in memory, here and on their way to the disk.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// When the oldest write left that is not durable yet.
+    pub(super) fn oldest_since(&self) -> Option<Duration> {
+        self.in_flight.front().map(|write| write.since)
     }
 
     /// The log as it is now is durable up to here.
@@ -151,10 +181,10 @@ mod tests {
         writes.append(entries(1, 1..=2));
         writes.append(entries(1, 3..=3));
         writes.set_hard_state(HardState { term: Term::new(1), voted_for: None });
-        let write = writes.take().unwrap();
+        let write = writes.take(Duration::ZERO).unwrap();
         assert_eq!(write.entries.len(), 3);
         assert!(write.hard_state.is_some());
-        assert!(writes.take().is_none());
+        assert!(writes.take(Duration::ZERO).is_none());
         assert!(!writes.is_hard_state_durable());
         writes.complete(&write.into_durable());
         assert!(writes.is_hard_state_durable());
@@ -165,9 +195,9 @@ mod tests {
     fn the_sync_of_a_replaced_entry_says_nothing_about_the_new_one() {
         let mut writes = Writes::new(Index::ZERO);
         writes.append(entries(1, 1..=5));
-        let old = writes.take().unwrap();
+        let old = writes.take(Duration::ZERO).unwrap();
         writes.append(entries(2, 3..=4));
-        let new = writes.take().unwrap();
+        let new = writes.take(Duration::ZERO).unwrap();
         writes.complete(&old.into_durable());
         assert_eq!(writes.durable(), Index::new(2));
         writes.complete(&new.into_durable());
@@ -180,7 +210,8 @@ mod tests {
         writes.append(entries(1, 1..=5));
         writes.reset(id(2, 9));
         writes.append(entries(2, 10..=10));
-        let write = writes.take().unwrap();
+        assert_eq!(writes.waiting_bytes(), bytes_of(&entries(2, 10..=10)));
+        let write = writes.take(Duration::ZERO).unwrap();
         assert_eq!((write.reset, write.entries.len()), (Some(id(2, 9)), 1));
         assert!(!writes.is_reset_durable());
         writes.complete(&write.into_durable());
@@ -203,7 +234,7 @@ mod tests {
                         live.extend(new.iter().cloned());
                         writes.append(new);
                     }
-                    2 => queue.extend(writes.take()),
+                    2 => queue.extend(writes.take(Duration::ZERO)),
                     _ => {
                         if let Some(write) = queue.pop_front() {
                             if let Some(first) = write.entries.first() {
@@ -217,9 +248,10 @@ mod tests {
                 let common = live.iter().zip(&disk).take_while(|(a, b)| a == b).count() as u64;
                 prop_assert!(writes.durable().get() <= common);
             }
-            queue.extend(writes.take());
+            queue.extend(writes.take(Duration::ZERO));
             queue.drain(..).for_each(|write| writes.complete(&write.into_durable()));
             prop_assert_eq!(writes.durable().get(), live.len() as u64);
+            prop_assert_eq!((writes.waiting_bytes(), writes.oldest_since()), (0, None));
         }
     }
 }

@@ -196,6 +196,7 @@ fn a_refusal_says_whether_the_write_may_have_happened() {
     assert!(unknown.starts_with("-UNKNOWN ") && unknown.contains("\r\n-CLUSTERDOWN "), "{unknown}");
     assert!(refused(WriteError::Stopped, ReadError::Stopped).starts_with("-UNKNOWN "));
     assert!(refused(WriteError::TooLarge, ReadError::Stopped).starts_with("-ERR "));
+    assert!(refused(WriteError::DiskFull, ReadError::Stopped).starts_with("-MISCONF "));
 }
 
 #[test]

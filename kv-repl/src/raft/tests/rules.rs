@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::BytesMut;
+use tokio_util::codec::Encoder;
+
 use super::sim::{STEP, Sim, member};
 use super::{entries, id, index};
-use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Message, VoteReply, VoteRequest};
-use crate::raft::{Boot, Options, Output, Raft, Role};
-use crate::types::{Configuration, EntryId, HardState, Index, Term};
+use crate::codec::{Frame, FrameCodec};
+use crate::message::{
+    AppendEntries, AppendEntriesReply, AppendResult, Forward, Message, PROPOSAL_BYTES_MAX, Proposal, VoteReply,
+    VoteRequest,
+};
+use crate::raft::{Boot, Options, Output, ProposeError, Raft, Role};
+use crate::types::{Configuration, EntryId, HardState, Index, Term, kind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,6 +27,7 @@ fn follower(last: u64) -> Raft {
         terms,
         last: index(last),
         applied: Index::ZERO,
+        stamp_ms: 0,
     };
     Raft::new(member(0), Options::default(), boot, Duration::ZERO)
 }
@@ -316,4 +324,133 @@ fn a_single_voter_elects_itself_and_commits() {
     let leader = sim.elect();
     assert!(sim.propose(leader, "alone"));
     sim.run_until("it is applied", STEP * 100, |sim| sim.committed.len() == 2);
+}
+
+/// It is a majority by itself, so it never misses one.
+#[test]
+fn a_single_voter_leads_on() {
+    let mut sim = Sim::new(1, 6);
+    let leader = sim.elect();
+    let term = sim.raft(leader).term();
+    let until = sim.now + SECOND * 30;
+    while sim.now < until {
+        sim.step();
+        assert_eq!(sim.raft(leader).role(), Role::Leader);
+    }
+    assert_eq!(sim.raft(leader).term(), term);
+}
+
+/// What followers commit while the leader's own disk hangs is kept in memory there, so there is an end to it; and then
+/// another one leads, in whose log new entries become durable.
+#[test]
+fn a_leader_whose_disk_hangs_takes_no_more_than_the_limit_and_makes_way() {
+    let mut sim = Sim::new(3, 7);
+    let old = sim.elect();
+    sim.run_until("its term begins", SECOND * 5, |sim| !sim.committed.is_empty());
+    sim.nodes[old].hangs = true;
+    let payload = "x".repeat(1 << 20);
+    let taken = (0..1000).take_while(|_| {
+        sim.step();
+        sim.propose(old, &payload)
+    });
+    assert!(taken.count() < 64);
+    assert_eq!(sim.raft(old).role(), Role::Leader, "it is only busy yet");
+    sim.run_until("all it took is committed", SECOND * 5, |sim| sim.committed.len() > 60);
+    sim.run_until("another one leads", SECOND * 20, |sim| sim.leader().is_some_and(|leader| leader != old));
+    let new = sim.leader().expect("just waited for it");
+    assert!(sim.propose(new, "goes on"));
+    sim.nodes[old].hangs = false;
+    let all = sim.committed.len() + 1;
+    sim.run_until("all converge", SECOND * 20, |sim| sim.nodes.iter().all(|node| node.applied.len() > all));
+}
+
+/// With nobody whose disk does better there is no use in stepping down: reads go on.
+#[test]
+fn a_leader_whose_disk_hangs_stays_if_nobody_commits_without_it() {
+    let mut sim = Sim::new(3, 8);
+    let leader = sim.elect();
+    sim.run_until("its term begins", SECOND * 5, |sim| sim.nodes.iter().all(|node| !node.applied.is_empty()));
+    sim.nodes.iter_mut().for_each(|node| node.hangs = true);
+    assert!(sim.propose(leader, "written nowhere"));
+    let until = sim.now + SECOND * 30;
+    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    assert_eq!(sim.leader(), Some(leader));
+    sim.read(leader);
+    sim.run_until("the read is answered", SECOND * 5, |sim| sim.reads_answered == 1);
+}
+
+/// One entry in the middle of the log has become unreadable: a checkpoint must take the follower over it.
+#[test]
+fn section_7_an_unreadable_entry_is_passed_by_a_checkpoint() {
+    let mut sim = Sim::new(3, 9);
+    let leader = sim.elect();
+    let away = (leader + 1) % 3;
+    sim.run_until("its term begins", SECOND * 5, |sim| sim.nodes[away].applied.len() == 1);
+    sim.crash(away);
+    for number in 0..50 {
+        assert!(sim.propose(leader, &format!("command {number}")));
+        sim.step();
+        if number == 10 {
+            sim.run_until("applied", SECOND * 5, |sim| sim.nodes[leader].applied.len() > 5);
+            sim.checkpoint(leader);
+        }
+    }
+    sim.run_until("all is applied", SECOND * 5, |sim| sim.nodes[leader].applied.len() > 50);
+    sim.nodes[leader].unreadable = Some(index(20));
+    sim.start(away);
+    sim.run_until("it is stuck before the entry", SECOND * 10, |sim| sim.nodes[away].applied.len() == 19);
+    let until = sim.now + SECOND * 2;
+    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    // A checkpoint that reaches over the entry, and a log that still begins before it.
+    sim.checkpoint_only(leader);
+    let all = sim.committed.len();
+    sim.run_until("it converges", SECOND * 10, |sim| sim.nodes[away].applied.len() == all);
+}
+
+/// What is accepted can be replicated: the longest payload fits in a frame, in both messages that carry it.
+#[test]
+fn the_longest_proposal_can_be_sent() {
+    let propose = |bytes: usize| {
+        let mut raft = elected();
+        outputs(&mut raft, SECOND * 3);
+        durable_at(&mut raft, 1, 6);
+        let proposal = Proposal { kind: kind::COMMAND, payload: vec![0; bytes].into() };
+        let proposed = raft.propose(SECOND * 3, 0, std::slice::from_ref(&proposal));
+        let (sent, _) = outputs(&mut raft, SECOND * 3);
+        let forward = Message::Forward(Forward { term: raft.term(), proposals: vec![proposal] });
+        (proposed, [sent, vec![forward]].concat())
+    };
+    let (proposed, messages) = propose(PROPOSAL_BYTES_MAX);
+    assert_eq!(proposed, Ok(id(2, 7)));
+    let carries = |message: &&Message| matches!(message, Message::AppendEntries(append) if !append.entries.is_empty());
+    assert!(messages.iter().any(|message| carries(&message)));
+    for message in messages {
+        FrameCodec::default().encode(Frame::Message(message), &mut BytesMut::new()).expect("it fits in a frame");
+    }
+    let (refused, _) = propose(PROPOSAL_BYTES_MAX + 1);
+    assert_eq!(refused, Err(ProposeError::TooLarge { bytes: PROPOSAL_BYTES_MAX + 1 }));
+}
+
+/// A transfer that takes longer than the leader takes to write checkpoints and truncate its log must end all the same.
+#[test]
+fn section_7_a_slow_transfer_is_not_overtaken_by_the_log() {
+    let mut sim = Sim::new(3, 10);
+    sim.checkpoint_pieces = 200;
+    let leader = sim.elect();
+    let away = (leader + 1) % 3;
+    sim.crash(away);
+    let work = |sim: &mut Sim| {
+        for number in 0..20 {
+            assert!(sim.propose(leader, &format!("command {number}")));
+            sim.step();
+        }
+        sim.checkpoint(leader);
+    };
+    (0..3).for_each(|_| work(&mut sim));
+    sim.start(away);
+    for _ in 0..200 {
+        work(&mut sim);
+    }
+    let behind = sim.nodes[leader].applied.len() - sim.nodes[away].applied.len();
+    assert!(behind < 100, "{behind} entries behind");
 }

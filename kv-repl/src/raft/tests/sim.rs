@@ -26,6 +26,10 @@ pub(super) struct Node {
     pub(super) raft: Option<Raft>,
     disk: Disk,
     queue: VecDeque<Write>,
+    /// Its disk takes writes, and no sync returns.
+    pub(super) hangs: bool,
+    /// An entry on the disk that cannot be read any more.
+    pub(super) unreadable: Option<Index>,
     pub(super) applied: Vec<Entry>,
 }
 
@@ -45,6 +49,8 @@ pub(super) struct Sim {
     connections: u64,
     /// Loss, doubling and delay of messages, slow syncs.
     pub(super) faults: bool,
+    /// Pieces that a checkpoint is sent in.
+    pub(super) checkpoint_pieces: u64,
     /// What any node has applied, hence the cluster has committed.
     pub(super) committed: Vec<Entry>,
     leaders: BTreeMap<Term, NodeId>,
@@ -100,13 +106,29 @@ impl Disk {
             }
         }
         let applied = self.checkpoint.index;
-        Boot { hard_state: self.hard_state, configuration, base: self.base, terms, last: self.last(), applied }
+        let stamp_ms = self.entries.last().map_or(0, Entry::stamp_ms);
+        Boot {
+            hard_state: self.hard_state,
+            configuration,
+            base: self.base,
+            terms,
+            last: self.last(),
+            applied,
+            stamp_ms,
+        }
     }
 }
 
 impl Sim {
     pub(super) fn new(count: usize, seed: u64) -> Sim {
-        let node = || Node { raft: None, disk: Disk::default(), queue: VecDeque::new(), applied: Vec::new() };
+        let node = || Node {
+            raft: None,
+            disk: Disk::default(),
+            queue: VecDeque::new(),
+            hangs: false,
+            unreadable: None,
+            applied: Vec::new(),
+        };
         let mut sim = Sim {
             now: Duration::ZERO,
             nodes: (0..count).map(|_| node()).collect(),
@@ -115,6 +137,7 @@ impl Sim {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             connections: 0,
             faults: false,
+            checkpoint_pieces: 2,
             committed: Vec::new(),
             leaders: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -236,6 +259,18 @@ impl Sim {
         }
     }
 
+    /// How many reads have neither been answered nor refused.
+    pub(super) fn reads_waiting(&self) -> usize {
+        self.reads.len()
+    }
+
+    /// Writes a checkpoint of what a node has applied and leaves the log as it is.
+    pub(super) fn checkpoint_only(&mut self, node: usize) {
+        let applied = self.nodes[node].applied.last().map(Entry::id);
+        let checkpoint = &mut self.nodes[node].disk.checkpoint;
+        *checkpoint = applied.map_or(*checkpoint, |last| checkpoint.max_by_index(last));
+    }
+
     /// Writes a checkpoint of what a node has applied and truncates its log.
     pub(super) fn checkpoint(&mut self, node: usize) {
         let victim = &mut self.nodes[node];
@@ -245,8 +280,9 @@ impl Sim {
         }
         victim.disk.checkpoint = last;
         // The log can only be truncated as far as it is durable here.
-        if last.index <= raft.durable() && last.index > victim.disk.base.index && last.index <= victim.disk.last() {
-            raft.handle_truncated(last);
+        let on_disk = last.index > victim.disk.base.index && last.index <= victim.disk.last();
+        let needed = last.index > raft.truncation_floor();
+        if last.index <= raft.durable() && on_disk && !needed && raft.handle_truncated(last) {
             let count = last.index.since(victim.disk.base.index) as usize;
             victim.disk.entries.drain(..count);
             victim.disk.base = last;
@@ -303,7 +339,7 @@ impl Sim {
     /// One sync: covers everything that has been written.
     fn sync(&mut self, node: usize) {
         let now = self.now;
-        let Node { raft: Some(raft), disk, queue, .. } = &mut self.nodes[node] else { return };
+        let Node { raft: Some(raft), disk, queue, hangs: false, .. } = &mut self.nodes[node] else { return };
         let mut done = None;
         for write in queue.drain(..) {
             disk.write(&write);
@@ -339,14 +375,19 @@ impl Sim {
                 let found = request.from.get().checked_sub(disk.base.index.get() + 1);
                 let entries: Vec<Entry> =
                     found.map_or(Vec::new(), |skip| disk.entries.iter().skip(skip as usize).take(4).cloned().collect());
+                let unreadable = self.nodes[node].unreadable;
+                let readable = |entry: &&Entry| Some(entry.index()) != unreadable;
+                let entries: Vec<Entry> = entries.iter().take_while(readable).cloned().collect();
                 let gone = entries.is_empty();
                 let result = if gone { LogReadResult::Gone } else { LogReadResult::Entries(entries) };
                 let now = self.now;
                 self.raft(node).handle_log_read(now, LogRead { peer: request.peer, token: request.token, result });
             }
             Output::SendSnapshot(request) => self.send_snapshot(node, request),
+            Output::VerifySnapshot { .. } => {}
             Output::SnapshotPiece { from, piece } => self.take_piece(node, from, &piece),
             Output::Restore { last } => {
+                assert!(last.index.get() as usize > self.nodes[node].applied.len(), "only what is ahead is restored");
                 self.nodes[node].applied = self.committed[..last.index.get() as usize].to_vec();
             }
             Output::ReadReady { token, index } => {
@@ -366,16 +407,16 @@ impl Sim {
         }
     }
 
-    /// A file of two bytes stands for the checkpoint; its content is what was committed up to its last entry.
+    /// A file with a byte for each piece stands for the checkpoint; its content is what was committed up to its last entry.
+    /// One that is being sent stays open.
     fn send_snapshot(&mut self, node: usize, request: SendSnapshot) {
-        let checkpoint = self.nodes[node].disk.checkpoint;
-        let known = request.wanted.filter(|(last, _)| *last == checkpoint);
-        let (offset, data) = known.map_or((0, &b""[..]), |(_, offset)| (offset, &b"x"[..]));
+        let begun = request.wanted.map(|(last, offset)| (last, offset, &b"x"[..]));
+        let (checkpoint, offset, data) = begun.unwrap_or((self.nodes[node].disk.checkpoint, 0, b""));
         let piece = InstallSnapshot {
             term: request.term,
             connection: request.connection,
             last: checkpoint,
-            file_bytes: 2,
+            file_bytes: self.checkpoint_pieces,
             offset,
             data: Bytes::from_static(data),
         };
@@ -385,10 +426,10 @@ impl Sim {
     fn take_piece(&mut self, node: usize, from: NodeId, piece: &InstallSnapshot) {
         let (now, last) = (self.now, piece.last);
         let held = piece.offset + piece.data.len() as u64;
-        let progress = if held == 2 {
+        let progress = if held == piece.file_bytes {
             // Complete, verified and durable, before the core hears of it.
             self.nodes[node].disk.checkpoint = self.nodes[node].disk.checkpoint.max_by_index(last);
-            SnapshotProgress::Received { last }
+            SnapshotProgress::Received { last, stamp_ms: 0 }
         } else {
             SnapshotProgress::Continue { last, offset: held }
         };

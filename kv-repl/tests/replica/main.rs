@@ -1,5 +1,8 @@
 //! Three nodes in one process over a network whose cables can be cut, each with its log and checkpoints on disk.
 
+mod failures;
+mod log;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
