@@ -144,7 +144,7 @@ fn first_segment(dir: &Path) -> PathBuf {
 fn of_a_newer_release(segment: &[u8]) -> Vec<u8> {
     let mut newer = segment.to_vec();
     let mut copies = 0;
-    for header in newer.chunks_mut(512).filter(|sector| sector.starts_with(b"kv-wal\0S")) {
+    for header in newer.chunks_mut(4096).filter(|page| page.starts_with(b"kv-wal\0S")) {
         header[8..12].copy_from_slice(&99_u32.to_le_bytes());
         let sum = crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..]);
         header[12..16].copy_from_slice(&sum.to_le_bytes());
