@@ -7,6 +7,7 @@ use proptest::test_runner::{Config, TestRng, TestRunner};
 
 use super::model::step;
 use super::{damage, power, torn};
+use crate::format::{BatchHeader, SECTOR_BYTES};
 use crate::planted::{Mistake, plant};
 
 /// Runs a test for one seed after the other until it fails; how often it ran.
@@ -48,7 +49,17 @@ fn a_sealed_segment_that_is_not_synced() {
 
 #[test]
 fn a_checksum_that_omits_the_length() {
-    expect_found(Mistake::ChecksumOmitsLength, 1, |_| damage::every_flipped_byte_is_harmless_or_reported());
+    let every_byte_of_a_header = |_| {
+        let dir = tempfile::tempdir().unwrap();
+        damage::history(dir.path());
+        let bytes = std::fs::read(&super::segments(dir.path())[0]).unwrap();
+        for at in 0..SECTOR_BYTES {
+            let mut header = bytes[damage::batch(0)..][..SECTOR_BYTES].to_vec();
+            header[at] ^= 1;
+            assert!(BatchHeader::decode(&header).is_err(), "byte {at}");
+        }
+    };
+    expect_found(Mistake::ChecksumOmitsLength, 20, every_byte_of_a_header);
 }
 
 #[test]
