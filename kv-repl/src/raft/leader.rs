@@ -212,17 +212,18 @@ impl Raft {
 
     pub(super) fn handle_install_snapshot_reply(&mut self, from: Member, reply: InstallSnapshotReply) {
         let now = self.now;
-        let retry_at = now + self.options.heartbeat_interval;
+        let (soon, later) = (now + self.options.heartbeat_interval, now + self.options.election_timeout_max);
         let Some((_, peer, log)) = self.replying_peer(from, reply.term, reply.connection) else { return };
         match reply.result {
             SnapshotResult::Continue { offset } => peer.snapshot_wanted(reply.last, offset, now),
             SnapshotResult::Installed => {
                 peer.acknowledged(reply.last.index, log);
                 // If that was not enough, the log has been cut beyond that checkpoint meanwhile, or has a hole beyond it.
-                peer.restart_snapshot(retry_at);
+                peer.restart_snapshot(soon);
             }
             SnapshotResult::Failed => {
-                peer.restart_snapshot(retry_at);
+                // All of it was sent for nothing, and all of it will be again.
+                peer.restart_snapshot(later);
                 self.outputs.push_back(Output::VerifySnapshot { last: reply.last });
             }
             SnapshotResult::StaleTerm => {}
