@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::damage::DamageList;
 use crate::error::Error;
 use crate::format::{PAGE_BYTES, SECTOR_BYTES};
@@ -244,6 +246,13 @@ impl Catalog {
             at += 1;
         }
         Ok(pieces)
+    }
+
+    /// What is published of an entry's segment from the entry on.
+    pub(crate) fn find(&self, index: Index) -> Result<Bytes, Error> {
+        self.check(index)?;
+        let span = &self.spans[self.span_of(index).expect("what is not lost is in a span")];
+        Ok(span.segment.published_from(span.offsets[index.since(span.first) as usize] as usize))
     }
 
     /// Whether the entry is here, and if not, why.

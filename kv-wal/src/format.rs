@@ -39,6 +39,8 @@ const BITMAP_SECTORS: usize = BITMAP_BYTES * 8;
 /// A larger batch has map sectors at its end: magic, checksum, bits.
 const MAP_BITS_AT: usize = 8;
 const MAP_SECTORS: usize = (SECTOR_BYTES - MAP_BITS_AT) * 8;
+/// No segment is larger: offsets have four bytes.
+const SEGMENT_BYTES_MAX: u64 = 1 << 32;
 /// Ranges of lost entries that a segment header has room for.
 const DAMAGE_COUNT_MAX: usize = (PAGE_BYTES - segment::DAMAGE) / 16;
 /// The greatest index an entry can have.
@@ -283,7 +285,8 @@ impl SegmentHeader {
         }
         let damage_count = get_u32(page, segment::DAMAGE_COUNT) as usize;
         let next_batch = get_u64(page, segment::NEXT_BATCH);
-        if damage_count > DAMAGE_COUNT_MAX || next_batch == 0 {
+        let bytes = get_u64(page, segment::BYTES);
+        if damage_count > DAMAGE_COUNT_MAX || next_batch == 0 || bytes > SEGMENT_BYTES_MAX {
             return Err(Fault::Unreadable);
         }
         let range = |at: usize| {
@@ -295,7 +298,7 @@ impl SegmentHeader {
             log_id: LogId(page[segment::LOG_ID..][..16].try_into().expect("sixteen bytes")),
             seq: get_u64(page, segment::SEQ),
             salt: get_u64(page, segment::SALT),
-            bytes: get_u64(page, segment::BYTES),
+            bytes,
             next_batch,
             chain: get_u32(page, segment::CHAIN),
             standing: Standing::decode(page, segment::STANDING).ok_or(Fault::Unreadable)?,

@@ -6,7 +6,6 @@
 use std::fmt::Debug;
 use std::fs;
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -119,12 +118,8 @@ pub trait File: Debug + Send + Sync {
 
 /// A file as memory.
 pub trait Region: Debug + Send + Sync {
-    /// The bytes of `range`. The caller never writes to bytes it has asked for.
-    ///
-    /// # Panics
-    ///
-    /// If the range ends beyond the file.
-    fn slice(&self, range: Range<usize>) -> &[u8];
+    /// All of it. The caller looks only into bytes that it never writes to again.
+    fn whole(&self) -> &[u8];
 }
 
 /// Holds a lock until it is dropped.

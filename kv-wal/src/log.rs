@@ -225,7 +225,8 @@ impl Log {
                 return Err(Error::NotLost { index });
             }
         }
-        self.or_poison(|writer| writer.fill(entries))
+        self.or_poison(|writer| writer.fill(entries))?;
+        Ok(self.writer.durable())
     }
 
     /// Stages the removal of the entries up to `upto`, which becomes the base. Segments that hold nothing else are
@@ -247,6 +248,16 @@ impl Log {
         writer.rebase(upto)
     }
 
+    /// Writes what is staged, and does not wait for the disk: frees the memory it takes, and makes a later
+    /// [`sync`](Log::sync) shorter. Nothing becomes durable by it, nor visible to readers.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Log::sync`].
+    pub fn write(&mut self) -> Result<(), Error> {
+        self.or_poison(Writer::write)
+    }
+
     /// Writes what is staged and waits until the disk has it. Then readers see it.
     ///
     /// # Errors
@@ -254,7 +265,8 @@ impl Log {
     /// A write or a sync failed: nothing is known about what was staged, and from now on every change is refused with
     /// [`Error::Poisoned`]. Close the log and open it again.
     pub fn sync(&mut self) -> Result<Durable, Error> {
-        self.or_poison(Writer::sync)
+        self.or_poison(Writer::sync)?;
+        Ok(self.writer.durable())
     }
 
     /// Reads what is durable, from any thread.
@@ -308,7 +320,7 @@ impl Log {
         self.sync()?;
         match self.or_poison(Writer::mark) {
             // Then the next opening writes the last batch once more.
-            Ok(_) | Err(Error::DiskFull { .. }) => Ok(()),
+            Ok(()) | Err(Error::DiskFull { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -327,10 +339,9 @@ impl Log {
     }
 
     /// Does what writes. If that fails, nothing is known about what it covered, and nothing is tried again.
-    fn or_poison(&mut self, write: impl FnOnce(&mut Writer) -> Result<(), Error>) -> Result<Durable, Error> {
-        let writer = self.writer()?;
-        match write(writer) {
-            Ok(()) => Ok(writer.durable()),
+    fn or_poison(&mut self, write: impl FnOnce(&mut Writer) -> Result<(), Error>) -> Result<(), Error> {
+        match write(self.writer()?) {
+            Ok(()) => Ok(()),
             // Nothing was written.
             Err(error @ Error::DiskFull { .. }) => Err(error),
             Err(error) => {

@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -23,20 +22,19 @@ impl Mapping {
     /// Maps `file`, from its start to its present end.
     ///
     /// The contract, which the type system cannot check: while the mapping lives, nobody shortens the file (that would
-    /// be SIGBUS on access), and nobody writes to bytes that were ever given out by [`Region::slice`]. The log keeps
-    /// it: a segment never changes its length, it is written front to back, and only what lies before the end of the
-    /// last durable batch is given out. The directory is locked against other processes that keep to the lock.
+    /// be SIGBUS on access), and nobody writes to the file while a slice made of it is in use that covers those bytes.
+    /// The log keeps it: a segment never changes its length and is written front to back; it asks for the whole once,
+    /// when nobody else knows the segment, keeps it as a pointer (`Bytes`), and makes slices only of what lies before the
+    /// end of the last durable batch. The directory is locked against other processes that keep to the lock.
     pub(crate) fn new(file: &File) -> io::Result<Mapping> {
         Ok(Mapping { raw: MmapOptions::new().map_raw_read_only(file)? })
     }
 }
 
 impl Region for Mapping {
-    fn slice(&self, range: Range<usize>) -> &[u8] {
-        assert!(range.start <= range.end, "range runs backwards");
-        assert!(range.end <= self.raw.len(), "range ends beyond the mapped file");
-        // SAFETY: the range lies within one live mapping (asserted above), which `&self` keeps alive. The memory is
-        // initialised: it is file content. It is not written to while borrowed, by the contract of `Mapping::new`.
-        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(range.start), range.len()) }
+    fn whole(&self) -> &[u8] {
+        // SAFETY: it is one live mapping of that length, which `&self` keeps alive. The memory is initialised: it is file
+        // content. It is not written to while borrowed, by the contract of `Mapping::new`.
+        unsafe { std::slice::from_raw_parts(self.raw.as_ptr(), self.raw.len()) }
     }
 }

@@ -43,8 +43,10 @@ struct Read {
     replay: Replay,
     /// All segments that were begun, oldest first.
     segments: VecDeque<Arc<Segment>>,
-    /// Header and content of the newest of them, if it has a header.
-    newest: Option<(SegmentHeader, Vec<u8>)>,
+    /// Header of the newest of them, if it has one.
+    newest: Option<SegmentHeader>,
+    /// What was read last: of the newest, if that has a header.
+    bytes: Vec<u8>,
 }
 
 pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options) -> Result<(Log, Recovery), Error> {
@@ -142,12 +144,12 @@ fn read(files: Vec<Found>) -> Read {
             read.newest = None;
             continue;
         };
-        let bytes = segment.read_all(header.bytes);
+        segment.read_all(header.bytes, &mut read.bytes);
         // A segment goes as far as the next one takes over. If that does not say where, as far as there are batches.
         let limit = later.iter().find_map(|next| Some(next.header.as_ref().ok()?.next_batch));
-        let found = scan(&bytes, header, limit);
+        let found = scan(&read.bytes, header, limit);
         read.replay.segment(segment, header, found, !later.is_empty());
-        read.newest = Some((header.clone(), bytes));
+        read.newest = Some(header.clone());
     }
     read.replay.finish();
     read
@@ -158,8 +160,8 @@ fn read(files: Vec<Found>) -> Read {
 ///
 /// A crash on the way leaves the same batches to be found, or fewer of those that nobody was told are durable.
 fn settle(read: &Read) -> Result<u64, Error> {
-    let (Some(segment), Some((_, bytes))) = (read.segments.back(), &read.newest) else { return Ok(0) };
-    let tail = &read.replay.tail;
+    let (Some(segment), Some(_)) = (read.segments.back(), &read.newest) else { return Ok(0) };
+    let (tail, bytes) = (&read.replay.tail, &read.bytes);
     let again = if planted::is(Mistake::OpenedWithoutWritingAgain) { &[] } else { &tail.unmarked[..] };
     for range in again {
         segment.file.write_at(&bytes[range.clone()], range.start as u64).map_err(Error::io("write", &segment.path))?;
@@ -197,13 +199,13 @@ fn start(
     read: Read,
     prepared: Vec<Arc<Segment>>,
 ) -> Result<Writer, Error> {
-    let Read { id, replay, mut segments, newest } = read;
+    let Read { id, replay, mut segments, newest, .. } = read;
     let id = id.or(options.expect).map_or_else(|| draw_id(&*fs, dir), Ok)?;
     let newest_seq = segments.back().map_or(0, |segment| segment.seq);
     let ready = first_prepared(&*fs, options, newest_seq + 1, prepared)?;
     let mut pool = Pool::new(fs.clone(), dir, options.segment_bytes, newest_seq + 1, ready, options.prepare_ahead)?;
     let tail = match newest {
-        Some((header, _)) if !replay.tail.damaged => {
+        Some(header) if !replay.tail.damaged => {
             let segment = segments.pop_back().expect("the newest one");
             Tail { segment, salt: header.salt, offset: replay.tail.end as u64 }
         }
@@ -228,7 +230,8 @@ fn start(
         chain: replay.chain,
         durable_batch: replay.seq,
         staged: Vec::new(),
-        spare: Vec::new(),
+        unsynced: Vec::new(),
+        retired: Vec::new(),
         stats: Stats::default(),
     };
     writer.purge();
@@ -242,10 +245,13 @@ fn first_prepared(
     next_seq: u64,
     prepared: Vec<Arc<Segment>>,
 ) -> Result<Option<Arc<Segment>>, Error> {
-    let mut ready = None;
+    let (mut ready, mut bytes) = (None, Vec::new());
     for segment in prepared {
         let next = segment.seq == next_seq && segment.bytes == options.segment_bytes;
-        if next && is_zero(&segment.read_all(segment.bytes)) {
+        if next {
+            segment.read_all(segment.bytes, &mut bytes);
+        }
+        if next && is_zero(&bytes) {
             ready = Some(segment);
         } else {
             fs.remove(&segment.path).map_err(Error::io("remove", &segment.path))?;

@@ -62,6 +62,17 @@ impl Reader {
         Ok(entries)
     }
 
+    /// One entry: a slice of the mapped segment, its checksum verified.
+    ///
+    /// # Errors
+    ///
+    /// It was truncated, lies outside the log, or is damaged.
+    pub fn get(&self, index: Index) -> Result<Entry, Error> {
+        let bytes = self.catalog().find(index)?;
+        let entry = Entry::first_of(bytes).and_then(|entry| placed(entry, index));
+        entry.map_err(|source| Error::Unreadable { index, source })
+    }
+
     /// The entries of `range` one by one, as far as the log goes, in bounded memory. An entry that cannot be read is an
     /// error, and the last item.
     ///
@@ -144,8 +155,12 @@ impl Iterator for Entries {
 /// The entry at `offset`, if it is sound and the one that belongs there.
 fn entry_at(bytes: &bytes::Bytes, offset: usize, index: Index) -> Result<Entry, DecodeError> {
     let short = DecodeError::Short { needed: offset, present: bytes.len() };
-    let mut rest = if offset <= bytes.len() { bytes.slice(offset..) } else { return Err(short) };
-    let entry = Entry::split_from(&mut rest)?;
+    let rest = if offset <= bytes.len() { bytes.slice(offset..) } else { return Err(short) };
+    placed(Entry::first_of(rest)?, index)
+}
+
+/// The entry, if it is the one that belongs there.
+fn placed(entry: Entry, index: Index) -> Result<Entry, DecodeError> {
     if entry.index() != index {
         return Err(DecodeError::Misplaced { found: entry.index(), expected: index });
     }

@@ -230,6 +230,14 @@ impl Entry {
         Ok(Entry { frame: bytes.split_to(frame_bytes) })
     }
 
+    /// The first entry of `bytes`, verified.
+    #[cfg(feature = "file")]
+    pub(crate) fn first_of(mut bytes: Bytes) -> Result<Entry, DecodeError> {
+        let frame_bytes = Self::verify_first(&bytes)?;
+        bytes.truncate(frame_bytes);
+        Ok(Entry { frame: bytes })
+    }
+
     /// Verifies the first entry of `bytes` and gives the length of its frame, without taking it.
     ///
     /// # Errors

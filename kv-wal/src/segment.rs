@@ -5,7 +5,6 @@
 //! metadata write at the next sync.
 
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,19 +37,18 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
     pub(crate) file: Arc<dyn File>,
     region: Arc<dyn Region>,
-    /// Bytes before this are durable and never change again; only they are given out.
+    /// All of the region. Only slices of what is published are given out, and looked into.
+    map: Bytes,
+    /// Bytes before this are durable and never change again.
     published: AtomicUsize,
 }
 
-/// What a `Bytes` made of a segment holds on to.
-struct Published {
-    segment: Arc<Segment>,
-    range: Range<usize>,
-}
+/// What slices of a segment's map hold on to.
+struct Whole(Arc<dyn Region>);
 
-impl AsRef<[u8]> for Published {
+impl AsRef<[u8]> for Whole {
     fn as_ref(&self) -> &[u8] {
-        self.segment.region.slice(self.range.clone())
+        self.0.whole()
     }
 }
 
@@ -87,7 +85,7 @@ impl Maker {
         assert!(bytes.is_multiple_of(PAGE_BYTES as u64), "a segment is whole pages");
         let path = path_of(&self.dir, seq);
         // Readers keep a segment alive: then it is no spare.
-        let spare = self.spare.take_if(|spare| spare.bytes == bytes && Arc::strong_count(spare) == 1);
+        let spare = self.spare.take_if(|spare| spare.bytes == bytes && spare.is_unread());
         let (temporary, file) = match spare {
             Some(spare) => (self.dir.join(SPARE_NAME), Ok(spare.file.clone())),
             None => (self.dir.join(PREPARE_NAME), self.fs.create(&self.dir.join(PREPARE_NAME))),
@@ -133,9 +131,11 @@ impl Maker {
     /// Takes a segment that holds nothing any more out of the directory, and keeps it as a spare if there is none. An
     /// error costs room only: the file is removed when the log is opened again.
     pub(crate) fn discard(&mut self, segment: Arc<Segment>) {
-        let result = match &self.spare {
-            Some(spare) if Arc::strong_count(spare) == 1 => self.fs.remove(&segment.path),
-            _ => self.fs.rename(&segment.path, &self.dir.join(SPARE_NAME)).map(|()| self.spare = Some(segment.clone())),
+        let has_spare = self.spare.as_mut().is_some_and(Segment::is_unread);
+        let result = if has_spare {
+            self.fs.remove(&segment.path)
+        } else {
+            self.fs.rename(&segment.path, &self.dir.join(SPARE_NAME)).map(|()| self.spare = Some(segment.clone()))
         };
         if let Err(error) = result {
             tracing::warn!(segment = %segment.path.display(), %error, "cannot remove a purged segment");
@@ -148,7 +148,15 @@ impl Segment {
     pub(crate) fn new(seq: u64, path: PathBuf, file: Arc<dyn File>) -> Result<Arc<Segment>, Error> {
         let bytes = file.bytes().map_err(Error::io("measure", &path))?;
         let region = file.map().map_err(Error::io("map", &path))?;
-        Ok(Arc::new(Segment { seq, path, bytes, file, region, published: AtomicUsize::new(0) }))
+        let map = Bytes::from_owner(Whole(region.clone()));
+        Ok(Arc::new(Segment { seq, path, bytes, file, region, map, published: AtomicUsize::new(0) }))
+    }
+
+    /// Gives up the map. Whether nobody else holds it, nor anything that was read from it.
+    fn is_unread(self: &mut Arc<Self>) -> bool {
+        let Some(segment) = Arc::get_mut(self) else { return false };
+        segment.map = Bytes::new();
+        Arc::strong_count(&segment.region) == 1
     }
 
     /// Bytes before `end` are durable and will never be written again.
@@ -158,17 +166,17 @@ impl Segment {
     }
 
     /// What is published from `start` on, without a copy.
-    pub(crate) fn published_from(self: &Arc<Self>, start: usize) -> Bytes {
-        let end = self.published.load(Ordering::Acquire);
-        Bytes::from_owner(Published { segment: self.clone(), range: start..end })
+    pub(crate) fn published_from(&self, start: usize) -> Bytes {
+        self.map.slice(start..self.published.load(Ordering::Acquire))
     }
 
-    /// The file as the disk has it, by reads: `bytes` of it. What the disk refuses, or the file has not, becomes
-    /// [`UNREADABLE_BYTE`], and is found by its checksum like any other damage.
-    pub(crate) fn read_all(&self, bytes: u64) -> Vec<u8> {
-        let mut all = vec![UNREADABLE_BYTE; bytes as usize];
-        let present = self.bytes.min(bytes) as usize;
-        for (chunk, buffer) in all[..present].chunks_mut(READ_BYTES).enumerate() {
+    /// The file as the disk has it, by reads: `bytes` of it, in a buffer that may have been used before. What the disk
+    /// refuses, or the file has not, becomes [`UNREADABLE_BYTE`], and is found by its checksum like any other damage.
+    pub(crate) fn read_all(&self, bytes: u64, all: &mut Vec<u8>) {
+        all.resize(bytes as usize, UNREADABLE_BYTE);
+        let (present, absent) = all.split_at_mut(self.bytes.min(bytes) as usize);
+        absent.fill(UNREADABLE_BYTE);
+        for (chunk, buffer) in present.chunks_mut(READ_BYTES).enumerate() {
             let offset = (chunk * READ_BYTES) as u64;
             if self.file.read_at(buffer, offset).is_ok() {
                 continue;
@@ -177,7 +185,6 @@ impl Segment {
                 self.read_or_spoil(buffer, offset + (page * PAGE_BYTES) as u64);
             }
         }
-        all
     }
 
     /// A page, as [`Segment::read_all`] reads it.

@@ -41,26 +41,20 @@ pub(crate) struct Seal {
 }
 
 impl Staged {
-    /// An empty batch that changes nothing. `buffer` is reused.
+    /// An empty batch that changes nothing. It uses the memory of a `retired` one.
     pub(crate) fn new(
+        retired: Option<Staged>,
         standing: Standing,
-        mut buffer: Vec<u8>,
         (room, reserve): (u64, u64),
         opens: Option<Arc<Segment>>,
     ) -> Self {
+        let (mut buffer, mut offsets, mut runs) =
+            retired.map_or_else(Default::default, |batch| (batch.buffer, batch.offsets, batch.runs));
         buffer.clear();
         buffer.resize(SECTOR_BYTES, 0);
-        Staged {
-            standing,
-            buffer,
-            offsets: Vec::new(),
-            runs: Vec::new(),
-            cuts: false,
-            fills: None,
-            room,
-            reserve,
-            opens,
-        }
+        offsets.clear();
+        runs.clear();
+        Staged { standing, buffer, offsets, runs, cuts: false, fills: None, room, reserve, opens }
     }
 
     /// Whether a change can join: a cut only if no entry comes before it in the batch, entries only if the batch stays

@@ -48,8 +48,10 @@ pub(crate) struct Writer {
     pub(crate) durable_batch: u64,
     /// Batches not written yet.
     pub(crate) staged: Vec<Staged>,
-    /// A buffer to use again.
-    pub(crate) spare: Vec<u8>,
+    /// Batches written and not synced yet.
+    pub(crate) unsynced: Vec<Written>,
+    /// Batches whose memory is used again.
+    pub(crate) retired: Vec<Staged>,
     pub(crate) stats: Stats,
 }
 
@@ -79,8 +81,12 @@ pub(crate) const fn reserve_bytes(segment_bytes: u64) -> u64 {
     if share < 2 * PAGE_BYTES as u64 { 2 * PAGE_BYTES as u64 } else { share }
 }
 
+/// Retired batches that are kept.
+const RETIRED_MAX: usize = 4;
+
 /// A batch that has been written, and where.
-struct Written {
+#[derive(Debug)]
+pub(crate) struct Written {
     batch: Staged,
     segment: Arc<Segment>,
     offset: u32,
@@ -176,8 +182,8 @@ impl Writer {
         };
         let room = opens.as_ref().map_or_else(|| self.room(), |segment| segment.bytes - BATCHES_AT as u64);
         let reserve = reserve_bytes(opens.as_ref().unwrap_or_else(|| self.segment()).bytes);
-        let (standing, buffer) = (self.standing().clone(), std::mem::take(&mut self.spare));
-        self.staged.push(Staged::new(standing, buffer, (room, reserve), opens));
+        let standing = self.standing().clone();
+        self.staged.push(Staged::new(self.retired.pop(), standing, (room, reserve), opens));
         Ok(())
     }
 
@@ -190,14 +196,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Index and term of an entry that is in the log, written or staged.
+    /// Index and term of an entry that is in the log, durable or not.
     pub(crate) fn id_of(&self, index: Index, reader: &Reader) -> Result<EntryId, Error> {
         let Standing { base, last, .. } = self.standing();
         if index == base.index {
             return Ok(*base);
         }
         // The newest batch that brought the entry counts: what it overrode lies in older ones.
-        let staged = self.staged.iter().rev().find_map(|batch| batch.term(index));
+        let written = self.unsynced.iter().map(|written| &written.batch);
+        let staged = written.chain(&self.staged).rev().find_map(|batch| batch.term(index));
         let gone = Error::OutOfRange { index, base: base.index, last: last.index };
         staged.or_else(|| reader.term(index)).map(|term| EntryId::new(term, index)).ok_or(gone)
     }
@@ -225,18 +232,25 @@ impl Writer {
         self.mark()
     }
 
+    /// Writes what is staged. An error leaves the writer unusable.
+    pub(crate) fn write(&mut self) -> Result<(), Error> {
+        let mut staged = std::mem::take(&mut self.staged);
+        for batch in staged.drain(..) {
+            let written = self.write_batch(batch)?;
+            self.unsynced.push(written);
+        }
+        self.staged = staged;
+        Ok(())
+    }
+
     /// Writes what is staged, and returns when it is durable. An error leaves the writer unusable.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
-        if self.staged.is_empty() {
-            return Ok(());
+        self.write()?;
+        if !self.unsynced.is_empty() {
+            self.sync_tail()?;
+            self.publish();
+            self.purge();
         }
-        let mut written = Vec::with_capacity(self.staged.len());
-        for batch in std::mem::take(&mut self.staged) {
-            written.push(self.write(batch)?);
-        }
-        self.sync_tail()?;
-        self.publish(written);
-        self.purge();
         Ok(())
     }
 
@@ -246,7 +260,7 @@ impl Writer {
         self.sync()
     }
 
-    fn write(&mut self, mut batch: Staged) -> Result<Written, Error> {
+    fn write_batch(&mut self, mut batch: Staged) -> Result<Written, Error> {
         if let Some(segment) = batch.opens.take() {
             self.rotate(segment)?;
         }
@@ -286,9 +300,9 @@ impl Writer {
     }
 
     /// Shows readers what has become durable.
-    fn publish(&mut self, written: Vec<Written>) {
+    fn publish(&mut self) {
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        for Written { batch, segment, offset } in written {
+        for Written { batch, segment, offset } in self.unsynced.drain(..) {
             segment.publish(offset as usize + batch.buffer.len());
             if batch.cuts {
                 catalog.cut(batch.first());
@@ -296,8 +310,8 @@ impl Writer {
             let (first, offsets, runs) = (batch.first(), &batch.offsets[..], &batch.runs[..]);
             catalog.place(Placed { first, segment: &segment, offset, offsets, runs });
             catalog.stand(batch.standing.base, batch.standing.last);
-            if batch.buffer.capacity() <= 2 * self.batch_bytes_max {
-                self.spare = batch.buffer;
+            if batch.buffer.capacity() <= 2 * self.batch_bytes_max && self.retired.len() < RETIRED_MAX {
+                self.retired.push(batch);
             }
         }
         if catalog.is_damaged() || !self.damage.is_empty() {

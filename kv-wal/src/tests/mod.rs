@@ -179,6 +179,45 @@ fn readers_see_only_what_is_durable() {
 }
 
 #[test]
+fn what_is_written_and_not_synced_is_seen_by_nobody_and_can_be_overridden() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.append(&entries(1, 1..=3), None).unwrap();
+    log.write().unwrap();
+    log.append(&entries(1, 4..=6), None).unwrap();
+    log.write().unwrap();
+    assert_eq!((log.stats().batches_written, log.stats().syncs), (2, 0));
+    assert_eq!((log.last(), log.reader().last()), (id(1, 6), EntryId::ZERO));
+    log.truncate_suffix(Index::new(2)).unwrap();
+    log.append(&entries(2, 3..=4), None).unwrap();
+    assert_eq!(log.sync().unwrap().last(), Index::new(4));
+    assert_eq!((log.stats().batches_written, log.stats().syncs), (3, 1), "cut and entries are one batch");
+    let view = View::of(&log);
+    assert_eq!((view.last(), view.entries.len()), (id(2, 4), 4));
+    drop(log);
+    assert_eq!(View::of(&open(dir.path()).0), view);
+}
+
+#[test]
+fn one_entry_is_read_like_a_range_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.append(&entries(1, 1..=9), None).unwrap();
+    log.truncate_prefix(id(1, 2)).unwrap();
+    log.sync().unwrap();
+    let reader = log.reader();
+    let one = |index| reader.read(Index::new(index)..Index::new(index + 1), 0);
+    for index in 0..12 {
+        match (reader.get(Index::new(index)), one(index)) {
+            (Ok(entry), Ok(range)) => assert_eq!(range, [entry]),
+            (Err(one), Err(range)) => assert_eq!(one.to_string(), range.to_string()),
+            (one, range) => panic!("{one:?} is not {range:?}"),
+        }
+    }
+    assert_eq!(reader.get(Index::new(3)).unwrap(), entry(1, 3, 20));
+}
+
+#[test]
 fn appends_that_do_not_fit_the_log_are_refused_and_leave_no_trace() {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path());

@@ -15,6 +15,7 @@ pub(crate) enum Step {
     TruncateSuffix { back: u64 },
     TruncatePrefix { ahead: u64 },
     Reset { ahead: u64 },
+    Write,
     Sync,
     Reopen,
 }
@@ -27,6 +28,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => (0..9u64).prop_map(|back| Step::TruncateSuffix { back }),
         1 => (0..20u64).prop_map(|ahead| Step::TruncatePrefix { ahead }),
         1 => (0..30u64).prop_map(|ahead| Step::Reset { ahead }),
+        2 => Just(Step::Write),
         6 => Just(Step::Sync),
         1 => Just(Step::Reopen),
     ]
@@ -62,6 +64,7 @@ pub(crate) fn apply(step: &Step, term: u64, log: &mut Log, view: &mut View) -> R
             view.entries.clear();
             log.reset(view.base)
         }
+        Step::Write => log.write(),
         Step::Sync | Step::Reopen => unreachable!("not a change"),
     }
 }
@@ -87,25 +90,28 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { batch_bytes_max, ..SMALL };
         let (mut log, _) = Log::open(dir.path(), options).unwrap();
-        let (mut view, mut durable) = (View::empty(), View::empty());
+        let (mut view, mut written) = (View::empty(), View::empty());
         for (term, step) in steps.iter().enumerate() {
             match step {
                 Step::Sync => {
                     let proof = log.sync().unwrap();
                     prop_assert_eq!(proof.last(), view.last().index);
-                    durable = view.clone();
-                    prop_assert_eq!(&View::of(&log), &durable);
+                    written = view.clone();
+                    prop_assert_eq!(&View::of(&log), &written);
                 }
                 Step::Reopen => {
                     drop(log);
                     let (again, recovery) = Log::open(dir.path(), options).unwrap();
                     log = again;
                     prop_assert_eq!(recovery.report, crate::Report::Clean);
-                    prop_assert_eq!(recovery.entries_recovered, durable.entries.len() as u64);
-                    prop_assert_eq!(&View::of(&log), &durable);
-                    view = durable.clone();
+                    prop_assert_eq!(recovery.entries_recovered, written.entries.len() as u64);
+                    prop_assert_eq!(&View::of(&log), &written);
+                    view = written.clone();
                 }
                 change => apply(change, term as u64, &mut log, &mut view).unwrap(),
+            }
+            if matches!(step, Step::Write) {
+                written = view.clone();
             }
             prop_assert_eq!((log.base(), log.last(), log.state()), (view.base, view.last(), view.state.clone()));
         }
