@@ -57,7 +57,7 @@ pub enum Report {
     Clean,
     /// The machine or the process stopped in the middle of a write, which was cut. Nobody was told that it is durable.
     Torn {
-        /// Bytes cut, up to the last sector that had been written.
+        /// Bytes cut: whole pages, up to the last one that had been written to.
         bytes: u64,
     },
     /// Entries that may have been acknowledged are lost. The log takes no entries until they are repaired

@@ -15,7 +15,10 @@ use crate::{Damage, Error, Log, Options, Recovery, Report};
 
 /// Two segments: one with an override among its batches and a truncation, one with ordinary appends.
 pub(super) fn history(dir: &Path) -> View {
-    let (mut log, _) = open(dir);
+    history_of(open(dir).0)
+}
+
+pub(super) fn history_of(mut log: Log) -> View {
     let sync = |log: &mut Log| log.sync().map(drop).unwrap();
     log.append(&entries(1, 1..=5), Some(b"one")).unwrap();
     sync(&mut log);

@@ -2,6 +2,7 @@
 
 mod damage;
 mod faults;
+mod golden;
 mod model;
 #[cfg(feature = "planted")]
 mod planted;
