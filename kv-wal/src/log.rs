@@ -248,8 +248,8 @@ impl Log {
         writer.rebase(upto)
     }
 
-    /// Writes what is staged, and does not wait for the disk: frees the memory it takes, and makes a later
-    /// [`sync`](Log::sync) shorter. Nothing becomes durable by it, nor visible to readers.
+    /// Writes what is staged, and does not wait for the disk: makes a later [`sync`](Log::sync) shorter, which also frees
+    /// the memory that the batches take. Nothing becomes durable by it, nor visible to readers.
     ///
     /// # Errors
     ///

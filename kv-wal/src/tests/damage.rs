@@ -13,7 +13,7 @@ use crate::format::{HEADER_PAGES, PAGE_BYTES, SECTOR_BYTES};
 use crate::record::{Entry, Index, Kind};
 use crate::{Damage, Error, Log, Options, Recovery, Report};
 
-/// Two segments: one with an override among its batches and a truncation, one with ordinary appends.
+/// Three segments: one with an override among its batches and a truncation, two with ordinary appends.
 pub(super) fn history(dir: &Path) -> View {
     history_of(open(dir).0)
 }
