@@ -160,11 +160,8 @@ fn read(files: Vec<Found>) -> Read {
 ///
 /// A crash on the way leaves the same batches to be found, or fewer of those that nobody was told are durable.
 fn settle(read: &Read) -> Result<u64, Error> {
-    let (Some(segment), Some(header)) = (read.segments.back(), &read.newest) else { return Ok(0) };
+    let (Some(segment), Some(_)) = (read.segments.back(), &read.newest) else { return Ok(0) };
     let (tail, bytes) = (&read.replay.tail, &read.bytes);
-    // The sync that should have covered the header may have failed: then it is in the page cache only.
-    let pages = header.encode().repeat(HEADER_PAGES);
-    segment.file.write_at(&pages, 0).map_err(Error::io("write", &segment.path))?;
     let again = if planted::is(Mistake::OpenedWithoutWritingAgain) { &[] } else { &tail.unmarked[..] };
     for range in again {
         segment.file.write_at(&bytes[range.clone()], range.start as u64).map_err(Error::io("write", &segment.path))?;
@@ -176,7 +173,9 @@ fn settle(read: &Read) -> Result<u64, Error> {
         let zeros = vec![0; if planted::is(Mistake::CutButNotErased) { 0 } else { torn_bytes }];
         segment.file.write_at(&zeros, start as u64).map_err(Error::io("write", &segment.path))?;
     }
-    segment.file.sync().map_err(Error::io("sync", &segment.path))?;
+    if torn_bytes > 0 || !tail.unmarked.is_empty() {
+        segment.file.sync().map_err(Error::io("sync", &segment.path))?;
+    }
     Ok(torn_bytes as u64)
 }
 
