@@ -8,13 +8,14 @@
 //! a page fault of a reader never holds up the writer, who takes the write lock once a sync.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::damage::DamageList;
-use crate::error::Error;
+use crate::error::{Damage, Error};
 use crate::format::{PAGE_BYTES, SECTOR_BYTES};
 use crate::record::{EntryId, HEADER_BYTES, Index, Term};
 use crate::segment::Segment;
@@ -28,6 +29,8 @@ pub(crate) struct Catalog {
     /// First entry of each run of equal terms.
     runs: VecDeque<EntryId>,
     damage: DamageList,
+    /// Entries that are here, and that the next opening would find lost.
+    suspects: DamageList,
 }
 
 #[derive(Debug)]
@@ -102,6 +105,13 @@ impl Catalog {
         self.spans.iter().map(|span| span.end().since(span.first.max(self.base.index.next()))).sum()
     }
 
+    /// Indexes of the log that no span has.
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = Range<Index>> {
+        let begins = self.spans.iter().map(|span| span.first).chain([self.last.index.next()]);
+        let ends = iter::once(self.base.index.next()).chain(self.spans.iter().map(Span::end));
+        ends.zip(begins).map(|(end, next)| end..next).filter(|gap| !gap.is_empty())
+    }
+
     pub(crate) fn runs(&self) -> Vec<EntryId> {
         self.runs.iter().copied().collect()
     }
@@ -114,6 +124,35 @@ impl Catalog {
         self.damage = damage;
     }
 
+    pub(crate) fn suspects(&self) -> &DamageList {
+        &self.suspects
+    }
+
+    /// The first segment after number `seq` that an entry lies in.
+    pub(crate) fn segment_after(&self, seq: u64) -> Option<Arc<Segment>> {
+        let later = self.spans.iter().map(|span| &span.segment).filter(|segment| segment.seq > seq);
+        later.min_by_key(|segment| segment.seq).cloned()
+    }
+
+    /// The entries that lie in a part of a segment, and where.
+    pub(crate) fn entries_in(&self, segment: &Arc<Segment>, part: &Range<usize>) -> Vec<(Index, u32)> {
+        let spans = self.spans.iter().filter(|span| Arc::ptr_eq(&span.segment, segment));
+        let entries = spans.flat_map(|span| (0..).map(|at| span.first.plus(at)).zip(span.offsets.iter().copied()));
+        entries.filter(|&(index, offset)| index > self.base.index && part.contains(&(offset as usize))).collect()
+    }
+
+    /// Makes suspects of entries that still lie at these offsets of a segment, and gives them.
+    pub(crate) fn suspect(&mut self, segment: &Arc<Segment>, entries: &[(Index, u32)]) -> DamageList {
+        let mut found = DamageList::default();
+        for &(index, offset) in entries {
+            if self.place_of(index).is_ok_and(|place| Arc::ptr_eq(place.0, segment) && place.1 == offset) {
+                found.add(index, index.next());
+            }
+        }
+        self.suspects.add_all(&found);
+        found
+    }
+
     /// The oldest segment that an entry still lies in.
     pub(crate) fn oldest_segment(&self) -> Option<u64> {
         // A repair may have put an old entry into a new segment.
@@ -122,6 +161,11 @@ impl Catalog {
 
     /// Forgets the entries from `first` on.
     pub(crate) fn cut(&mut self, first: Index) {
+        self.suspects.cut(first);
+        self.cut_spans(first);
+    }
+
+    fn cut_spans(&mut self, first: Index) {
         while self.spans.back().is_some_and(|span| span.first >= first) {
             self.spans.pop_back();
         }
@@ -139,6 +183,7 @@ impl Catalog {
             return;
         }
         let last = self.spans.back().map(Span::end);
+        self.suspects.remove(placed.first, placed.first.plus(placed.offsets.len() as u64));
         match last {
             Some(end) if end > placed.first => self.replace(&placed),
             _ => self.extend(&placed, last == Some(placed.first)),
@@ -167,7 +212,7 @@ impl Catalog {
     fn replace(&mut self, placed: &Placed<'_>) {
         let end = placed.first.plus(placed.offsets.len() as u64);
         let after = self.take_from(end);
-        self.cut(placed.first);
+        self.cut_spans(placed.first);
         let follows = self.spans.back().is_some_and(|span| span.end() == placed.first);
         self.extend(placed, follows);
         for (span, runs) in after {
@@ -185,7 +230,7 @@ impl Catalog {
             let start = span.first.max(first);
             let term = self.term(start).expect("an entry of a span has a term");
             let inside = self.runs.iter().filter(|run| start < run.index && run.index < span.end());
-            let runs = std::iter::once(&EntryId::new(term, start)).chain(inside).copied().collect();
+            let runs = iter::once(&EntryId::new(term, start)).chain(inside).copied().collect();
             taken.push((
                 Span { first: start, segment: span.segment.clone(), offsets: span.offsets[skip..].into() },
                 runs,
@@ -197,6 +242,7 @@ impl Catalog {
     /// The log begins after `base` and ends with `last`: what lies before goes. (Nothing lies beyond.)
     pub(crate) fn stand(&mut self, base: EntryId, last: EntryId) {
         (self.base, self.last) = (base, last);
+        self.suspects.clip(base.index);
         while self.spans.front().is_some_and(|span| span.end() <= base.index.next()) {
             self.spans.pop_front();
         }
@@ -227,7 +273,7 @@ impl Catalog {
     /// than to the next damage.
     pub(crate) fn locate(&self, range: Range<Index>, bytes_max: usize) -> Result<Vec<Piece>, Error> {
         let (start, end) = (range.start, range.end.min(self.last.index.next()));
-        self.check(start)?;
+        self.place_of(start)?;
         let mut wanted = end.since(start) as usize;
         let (mut next, mut bytes) = (start, 0);
         let mut pieces = Vec::new();
@@ -250,9 +296,16 @@ impl Catalog {
 
     /// What is published of an entry's segment from the entry on.
     pub(crate) fn find(&self, index: Index) -> Result<Bytes, Error> {
+        let (segment, offset) = self.place_of(index)?;
+        Ok(segment.published_from(offset as usize))
+    }
+
+    /// The segment and the place in it where an entry lies.
+    pub(crate) fn place_of(&self, index: Index) -> Result<(&Arc<Segment>, u32), Error> {
         self.check(index)?;
-        let span = &self.spans[self.span_of(index).expect("what is not lost is in a span")];
-        Ok(span.segment.published_from(span.offsets[index.since(span.first) as usize] as usize))
+        let span = self.span_of(index).map(|at| &self.spans[at]).filter(|span| index < span.end());
+        let span = span.ok_or(Error::Damaged { damage: Damage { first: index, last: Some(index) } })?;
+        Ok((&span.segment, span.offsets[index.since(span.first) as usize]))
     }
 
     /// Whether the entry is here, and if not, why.

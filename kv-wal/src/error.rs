@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::record::{DecodeError, Index};
+use crate::record::{DecodeError, Index, Term};
 
 /// Names one log for ever: drawn at random when its directory is first opened, and stored in every segment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +71,15 @@ pub enum Error {
         /// The log that was opened.
         expected: LogId,
     },
+    /// The operator: there are segments, and none has a header that can be read, so nobody knows which log they are of.
+    #[error(
+        "no segment in {dir} has a readable header: restore one, name the log (`Options::expect`), or move the files away",
+        dir = .dir.display()
+    )]
+    Nameless {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The caller: an option is out of its range.
     #[error("option {option} is {value}, but must be {allowed}")]
     Options {
@@ -121,6 +130,16 @@ pub enum Error {
         /// The last entry.
         last: Index,
     },
+    /// The caller: an entry is named by another term than it has.
+    #[error("entry {index} has term {found}, not {given}")]
+    WrongTerm {
+        /// Which entry.
+        index: Index,
+        /// Its term in the log.
+        found: Term,
+        /// The term given.
+        given: Term,
+    },
     /// The caller: appended entries are not consecutive, or do not follow the log.
     #[error("entry {found} where {expected} is due")]
     NotConsecutive {
@@ -155,11 +174,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether an entry cannot be read although it is in the log.
-    pub(crate) fn is_damage(&self) -> bool {
-        matches!(self, Error::Damaged { .. } | Error::Unreadable { .. })
-    }
-
     /// For `map_err`: names the file and the operation.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();

@@ -30,6 +30,7 @@ pub(crate) const BATCHES_AT: usize = HEADER_PAGES * PAGE_BYTES;
 const SEGMENT_MAGIC: [u8; 8] = *b"kv-wal\0S";
 const BATCH_MAGIC: [u8; 4] = *b"kvwB";
 const MAP_MAGIC: [u8; 4] = *b"kvwM";
+const ERASED_MAGIC: [u8; 4] = *b"kvwE";
 const BITMAP_BYTES: usize = 256;
 pub(crate) type Bitmap = [u8; BITMAP_BYTES];
 /// Of a batch that has not been sealed.
@@ -41,6 +42,8 @@ const MAP_BITS_AT: usize = 8;
 const MAP_SECTORS: usize = (SECTOR_BYTES - MAP_BITS_AT) * 8;
 /// No segment is larger: offsets have four bytes.
 const SEGMENT_BYTES_MAX: u64 = 1 << 32;
+/// A number that no log reaches, far enough from the greatest that counting on from it cannot overflow.
+const SEQ_MAX: u64 = u64::MAX / 2;
 /// Ranges of lost entries that a segment header has room for.
 const DAMAGE_COUNT_MAX: usize = (PAGE_BYTES - segment::DAMAGE) / 16;
 /// The greatest index an entry can have.
@@ -172,8 +175,8 @@ pub(crate) struct BatchHeader {
 /// Why a sector is not a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// All zeros: never written.
-    Zeros,
+    /// Never written: zeros, or erased.
+    Blank,
     /// Something else.
     Unreadable,
     /// A sound header of a newer version.
@@ -195,6 +198,24 @@ const fn map_sectors(body_bytes: usize) -> usize {
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     let mut words = bytes.chunks_exact(16);
     words.by_ref().all(|word| word == [0; 16]) && words.remainder().iter().all(|&byte| byte == 0)
+}
+
+/// What a sector holds in the place of one that was cut. Not zeros: should the sync fail that erases, the next opening
+/// sees what was to be erased, and does it again. Nobody outside knows the salt, so no payload looks like this.
+pub(crate) fn erased_sector(salt: u64) -> [u8; SECTOR_BYTES] {
+    let mut sector = [0; SECTOR_BYTES];
+    sector[..4].copy_from_slice(&ERASED_MAGIC);
+    put_u64(&mut sector, 8, salt);
+    sector
+}
+
+fn is_erased(sector: &[u8], salt: u64) -> bool {
+    sector.starts_with(&ERASED_MAGIC) && sector == erased_sector(salt)
+}
+
+/// Whether whole sectors hold nothing that counts: zeros, or erased.
+pub(crate) fn is_blank(sectors: &[u8], salt: u64) -> bool {
+    is_zero(sectors) || sectors.chunks(SECTOR_BYTES).all(|sector| is_zero(sector) || is_erased(sector, salt))
 }
 
 impl Standing {
@@ -244,7 +265,8 @@ impl Standing {
 }
 
 impl SegmentHeader {
-    /// One header page.
+    /// One header page. The damaged ranges are in sectors after the first, which says that the header is there: so they
+    /// must be durable before it is written.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut page = vec![0; PAGE_BYTES];
         page[segment::MAGIC..][..8].copy_from_slice(&SEGMENT_MAGIC);
@@ -272,12 +294,13 @@ impl SegmentHeader {
         match pages.map(Self::decode_page) {
             [Ok(header), _] | [_, Ok(header)] => Ok(header),
             [Err(Fault::Version(version)), _] | [_, Err(Fault::Version(version))] => Err(Fault::Version(version)),
-            [Err(Fault::Zeros), Err(Fault::Zeros)] => Err(Fault::Zeros),
+            [Err(Fault::Blank), Err(Fault::Blank)] => Err(Fault::Blank),
             _ => Err(Fault::Unreadable),
         }
     }
 
-    fn decode_page(page: &[u8]) -> Result<SegmentHeader, Fault> {
+    /// From one of its pages.
+    pub(crate) fn decode_page(page: &[u8]) -> Result<SegmentHeader, Fault> {
         check(page, &SEGMENT_MAGIC, segment::CRC)?;
         let version = get_u32(page, segment::VERSION);
         if version > VERSION {
@@ -286,7 +309,11 @@ impl SegmentHeader {
         let damage_count = get_u32(page, segment::DAMAGE_COUNT) as usize;
         let next_batch = get_u64(page, segment::NEXT_BATCH);
         let bytes = get_u64(page, segment::BYTES);
-        if damage_count > DAMAGE_COUNT_MAX || next_batch == 0 || bytes > SEGMENT_BYTES_MAX {
+        let possible = damage_count <= DAMAGE_COUNT_MAX
+            && (1..=SEQ_MAX).contains(&next_batch)
+            && (BATCHES_AT as u64..=SEGMENT_BYTES_MAX).contains(&bytes)
+            && bytes.is_multiple_of(PAGE_BYTES as u64);
+        if !possible {
             return Err(Fault::Unreadable);
         }
         let range = |at: usize| {
@@ -328,10 +355,13 @@ impl BatchHeader {
         self.encode(sector)
     }
 
-    /// Whether a sector of the body (all after the header's) is zeros that was something else when the batch was made:
-    /// then it was never written.
+    /// Whether a sector of the body (all after the header's) is erased, or zeros and was something else when the batch was
+    /// made: then it was never written.
     pub(crate) fn shows_unwritten(&self, body: &[u8]) -> bool {
         let body_bytes = self.body_bytes as usize;
+        if body.chunks(SECTOR_BYTES).any(|sector| is_erased(sector, self.salt)) {
+            return true;
+        }
         let (entries, maps) = body.split_at(body_bytes.next_multiple_of(SECTOR_BYTES));
         if map_sectors(body_bytes) == 0 {
             return misses_one(&self.bitmap, entries);
@@ -361,18 +391,25 @@ impl BatchHeader {
         crc
     }
 
-    /// From the first sector of a batch.
-    pub(crate) fn decode(sector: &[u8]) -> Result<BatchHeader, Fault> {
+    /// From the first sector of a batch, in a segment of this salt.
+    pub(crate) fn decode(sector: &[u8], salt: u64) -> Result<BatchHeader, Fault> {
+        if is_erased(sector, salt) {
+            return Err(Fault::Blank);
+        }
         check(sector, &BATCH_MAGIC, batch::CRC)?;
         let standing = Standing::decode(sector, batch::STANDING).ok_or(Fault::Unreadable)?;
         let count = get_u32(sector, batch::COUNT);
         let body_bytes = get_u32(sector, batch::BODY_BYTES);
-        if u64::from(count) > standing.last.index.get() || body_bytes as usize > BATCH_BYTES_MAX {
+        let possible = get_u64(sector, batch::SALT) == salt
+            && (1..=SEQ_MAX).contains(&get_u64(sector, batch::SEQ))
+            && u64::from(count) <= standing.last.index.get()
+            && body_bytes as usize <= BATCH_BYTES_MAX;
+        if !possible {
             return Err(Fault::Unreadable);
         }
         let flags = sector[batch::STANDING + standing::FLAGS];
         Ok(BatchHeader {
-            salt: get_u64(sector, batch::SALT),
+            salt,
             seq: get_u64(sector, batch::SEQ),
             durable_batch: get_u64(sector, batch::DURABLE_BATCH),
             chain: get_u32(sector, batch::CHAIN),
@@ -418,11 +455,12 @@ fn misses_one(bits: &[u8], entries: &[u8]) -> bool {
 }
 
 /// The checks that all headers and maps share.
-fn check(sector: &[u8], magic: &[u8], crc_at: usize) -> Result<(), Fault> {
-    if is_zero(sector) {
-        return Err(Fault::Zeros);
+fn check(bytes: &[u8], magic: &[u8], crc_at: usize) -> Result<(), Fault> {
+    // Of several sectors, the first is written last.
+    if is_zero(&bytes[..SECTOR_BYTES]) {
+        return Err(Fault::Blank);
     }
-    if !sector.starts_with(magic) || get_u32(sector, crc_at) != crc_around(sector, crc_at) {
+    if !bytes.starts_with(magic) || get_u32(bytes, crc_at) != crc_around(bytes, crc_at) {
         return Err(Fault::Unreadable);
     }
     Ok(())
@@ -459,6 +497,29 @@ fn get_u64(bytes: &[u8], at: usize) -> u64 {
 
 fn get_id(bytes: &[u8], at: usize) -> EntryId {
     EntryId::new(Term::new(get_u64(bytes, at + 8)), Index::new(get_u64(bytes, at)))
+}
+
+/// Makes all that has the magic of a header match its checksums, and each batch the chain.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn reseal(segment: &mut [u8]) {
+    let mut chain = 0;
+    for start in (0..segment.len().saturating_sub(PAGE_BYTES - 1)).step_by(PAGE_BYTES) {
+        let page = &mut segment[start..];
+        if page.starts_with(&SEGMENT_MAGIC) {
+            chain = get_u32(page, segment::CHAIN);
+            let crc = crc_around(&page[..PAGE_BYTES], segment::CRC);
+            put_u32(page, segment::CRC, crc);
+        } else if page.starts_with(&BATCH_MAGIC) {
+            put_u32(page, batch::CHAIN, chain);
+            let bytes = batch_bytes((get_u32(page, batch::BODY_BYTES) as usize).min(BATCH_BYTES_MAX));
+            if bytes <= page.len() {
+                let crc = crc32c::crc32c(&page[SECTOR_BYTES..bytes]);
+                put_u32(page, batch::BODY_CRC, crc);
+            }
+            chain = crc_around(&page[..SECTOR_BYTES], batch::CRC);
+            put_u32(page, batch::CRC, chain);
+        }
+    }
 }
 
 /// Makes a segment look like one of another version.
@@ -531,7 +592,7 @@ mod tests {
             }
             flipped[at] ^= 0x10;
         }
-        assert_eq!(SegmentHeader::decode([&[0; PAGE_BYTES], &[0; PAGE_BYTES]]), Err(Fault::Zeros));
+        assert_eq!(SegmentHeader::decode([&[0; PAGE_BYTES], &[0; PAGE_BYTES]]), Err(Fault::Blank));
     }
 
     #[test]
@@ -570,7 +631,7 @@ mod tests {
             let mut pages = vec![0; batch_bytes(100)];
             batch_header(100).seal(&mut pages);
             pages[at] ^= 1 << bit;
-            prop_assert_eq!(BatchHeader::decode(&pages[..SECTOR_BYTES]), Err(Fault::Unreadable));
+            prop_assert_eq!(BatchHeader::decode(&pages[..SECTOR_BYTES], 99), Err(Fault::Unreadable));
         }
 
         #[test]
@@ -583,7 +644,7 @@ mod tests {
                 pages[SECTOR_BYTES * (sector + 2) - 1] = u8::from(*full);
             }
             batch_header(sectors.len() * SECTOR_BYTES).seal(&mut pages);
-            let header = BatchHeader::decode(&pages[..SECTOR_BYTES]).unwrap();
+            let header = BatchHeader::decode(&pages[..SECTOR_BYTES], 99).unwrap();
             let body = &mut pages[SECTOR_BYTES..];
             prop_assert!(!header.shows_unwritten(body));
             if lost < sectors.len() {
@@ -594,7 +655,7 @@ mod tests {
 
         #[test]
         fn arbitrary_sectors_never_panic(sector in proptest::collection::vec(any::<u8>(), SECTOR_BYTES)) {
-            prop_assert!(BatchHeader::decode(&sector).is_err());
+            prop_assert!(BatchHeader::decode(&sector, 99).is_err());
             prop_assert!(SegmentHeader::decode_page(&sector.repeat(8)).is_err());
         }
     }
@@ -607,7 +668,7 @@ mod tests {
         pages[SECTOR_BYTES * 10..SECTOR_BYTES * 11].fill(0);
         pages.resize(batch_bytes(body_bytes), 0);
         batch_header(body_bytes).seal(&mut pages);
-        let header = BatchHeader::decode(&pages[..SECTOR_BYTES]).unwrap();
+        let header = BatchHeader::decode(&pages[..SECTOR_BYTES], 99).unwrap();
         let body = &pages[SECTOR_BYTES..];
         assert!(!header.shows_unwritten(body));
         // The sectors of entries, of which number 9 was zeros by right, and the two map sectors.

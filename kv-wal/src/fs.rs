@@ -49,6 +49,21 @@ pub trait Fs: Debug + Send + Sync {
     /// As the system says.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
+    /// Opens a file for reading only.
+    ///
+    /// # Errors
+    ///
+    /// As the system says.
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
+    /// Opens a file for reading what the disk holds, past any cache, as far as the system can do that. Every read is of
+    /// whole pages: offset, length, and address of the buffer are multiples of 4096.
+    ///
+    /// # Errors
+    ///
+    /// As the system says.
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
     /// Renames atomically, in place of a file that is there. Durable after [`Fs::sync_dir`].
     ///
     /// # Errors
@@ -131,10 +146,11 @@ pub struct RealFs;
 
 impl Fs for RealFs {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
+        fs::create_dir_all(dir)?;
+        if fs::read_dir(dir)?.next().is_some() {
+            // Whoever put something into it was here before.
             return Ok(());
         }
-        fs::create_dir_all(dir)?;
         // A directory is found again only if its name in each directory above is durable too.
         let absolute = fs::canonicalize(dir)?;
         absolute.ancestors().skip(1).try_for_each(|above| match self.sync_dir(above) {
@@ -167,6 +183,22 @@ impl Fs for RealFs {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(fs::File::options().read(true).write(true).open(path)?))
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(fs::File::open(path)?))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            use std::os::unix::fs::OpenOptionsExt;
+            // Some file systems have no such reads; then the cache must do.
+            if let Ok(file) = fs::File::options().read(true).custom_flags(libc::O_DIRECT).open(path) {
+                return Ok(Arc::new(file));
+            }
+        }
+        self.open_read(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -15,6 +15,8 @@ mod format;
 #[cfg(feature = "file")]
 pub mod fs;
 #[cfg(feature = "file")]
+mod load;
+#[cfg(feature = "file")]
 mod log;
 #[cfg(feature = "file")]
 mod map;
@@ -33,6 +35,8 @@ mod recovery;
 #[cfg(feature = "file")]
 mod scan;
 #[cfg(feature = "file")]
+mod scrub;
+#[cfg(feature = "file")]
 mod segment;
 #[cfg(feature = "file")]
 mod staged;
@@ -40,6 +44,8 @@ mod staged;
 mod ticket;
 #[cfg(feature = "file")]
 mod wal;
+#[cfg(feature = "file")]
+mod walk;
 #[cfg(feature = "file")]
 mod writer;
 
@@ -57,7 +63,9 @@ pub use crate::{
     format::{BATCH_BYTES_MAX, STATE_BYTES_MAX},
     log::{Durable, Log, Options, Stats},
     reader::Reader,
-    recovery::{Recovery, Report},
+    recovery::{Recovery, Report, Verdict},
+    scan::{Scan, ScannedBatch, ScannedBatchHeader, ScannedHeader, ScannedSegment, scan, scan_with},
+    scrub::{Flaw, Scrubbed, Scrubber},
     ticket::{Receipt, Ticket},
     wal::{Handle, QUEUE_BYTES_MAX, Wal},
 };

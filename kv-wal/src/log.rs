@@ -12,6 +12,8 @@ use crate::open;
 use crate::reader::Reader;
 use crate::record::{Entry, EntryId, Index};
 use crate::recovery::Recovery;
+use crate::scrub::Scrubber;
+use crate::staged::Brings;
 use crate::writer::Writer;
 
 /// How to open a log.
@@ -199,7 +201,7 @@ impl Log {
     }
 
     /// Puts true entries, which the caller has from elsewhere, in the place of lost ones, and returns when they are
-    /// durable. They are consecutive, and each of them is lost, or unreadable by now. What is lost at the end of the log,
+    /// durable. They are consecutive, and each of them is lost, suspect ([`Reader::suspects`]), or unreadable by now. What is lost at the end of the log,
     /// how much nobody knows, is repaired from its first index on, and what remains of it is given up by
     /// [`Log::truncate_suffix`].
     ///
@@ -220,8 +222,7 @@ impl Log {
         }
         for entry in entries {
             let index = entry.index();
-            let lost = damage.at(index).is_some() || reader.read(index..index.next(), 0).is_err_and(|e| e.is_damage());
-            if !lost {
+            if damage.at(index).is_none() && !reader.is_lost(index) {
                 return Err(Error::NotLost { index });
             }
         }
@@ -234,8 +235,9 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// `upto` lies beyond the end of the log (which asks for [`Log::reset`]); or as for [`Log::append`].
+    /// `upto` lies beyond the end of the log (which asks for [`Log::reset`]), or the entry there has another term; or as for [`Log::append`].
     pub fn truncate_prefix(&mut self, upto: EntryId) -> Result<(), Error> {
+        let reader = self.reader.clone();
         let writer = self.writer()?;
         let standing = writer.standing();
         let (base, last) = (standing.base.index, standing.last.index);
@@ -244,6 +246,12 @@ impl Log {
         }
         if upto.index <= base {
             return Ok(());
+        }
+        // The term of a lost entry is for the caller to know.
+        if let Ok(EntryId { index, term: found }) = writer.id_of(upto.index, &reader)
+            && found != upto.term
+        {
+            return Err(Error::WrongTerm { index, found, given: upto.term });
         }
         writer.rebase(upto)
     }
@@ -267,6 +275,11 @@ impl Log {
     pub fn sync(&mut self) -> Result<Durable, Error> {
         self.or_poison(Writer::sync)?;
         Ok(self.writer.durable())
+    }
+
+    /// Verifies what is durable, on the disk itself, on any thread.
+    pub fn scrubber(&self) -> Scrubber {
+        Scrubber::new(self.fs(), self.reader())
     }
 
     /// Reads what is durable, from any thread.
@@ -318,8 +331,8 @@ impl Log {
     /// As for [`Log::sync`].
     pub fn close(mut self) -> Result<(), Error> {
         self.sync()?;
-        match self.or_poison(Writer::mark) {
-            // Then the next opening writes the last batch once more.
+        match self.or_poison(|writer| writer.mark(Brings::Entries(0))) {
+            // Where there is room for entries no more: the next opening writes the last batch once more.
             Ok(()) | Err(Error::DiskFull { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -328,6 +341,10 @@ impl Log {
     /// Whether an append of so many bytes would be staged without waiting for a segment.
     pub(crate) fn is_ready(&mut self, bytes: usize) -> bool {
         self.writer().is_ok_and(|writer| writer.is_ready(bytes))
+    }
+
+    pub(crate) fn fs(&self) -> Arc<dyn Fs> {
+        self.writer.fs.clone()
     }
 
     fn standing(&self) -> &Standing {

@@ -20,6 +20,10 @@ pub enum Mistake {
     RecycledUnderItsOldName,
     /// What may be in the page cache only is not written again on opening.
     OpenedWithoutWritingAgain,
+    /// Nor is the header of the newest segment.
+    OpenedWithoutWritingTheHeaderAgain,
+    /// What is cut on opening is replaced by zeros, which do not show that they are not on the disk yet.
+    ErasedByZeros,
     /// What is cut on opening stays where it is.
     CutButNotErased,
     /// A damaged last batch is taken for a torn one.

@@ -68,23 +68,28 @@ impl Pool {
         }
     }
 
-    /// Whether [`Pool::take`] of a segment of the usual size would not wait.
-    pub(crate) fn is_ready(&mut self) -> bool {
+    /// Whether [`Pool::take`] of so many bytes would not wait.
+    pub(crate) fn is_ready(&mut self, bytes_min: u64) -> bool {
         if let (Work::Thread(worker), None) = (&mut self.maker, &self.ready) {
             // What failed when nobody needed it is tried again when somebody does.
             self.ready = worker.poll().and_then(Result::ok);
         }
-        self.ready.is_some()
+        self.ready.as_ref().is_some_and(|segment| segment.bytes >= bytes_min)
     }
 
     /// The next segment, of at least `bytes_min` bytes. On error nothing is lost: the next call tries again.
     pub(crate) fn take(&mut self, bytes_min: u64) -> Result<Arc<Segment>, Error> {
-        if !self.is_ready() {
+        if !self.is_ready(0) {
             self.ready = Some(self.make(self.segment_bytes)?);
         }
-        if self.ready.as_ref().is_some_and(|segment| segment.bytes < bytes_min) {
+        if !self.is_ready(bytes_min) {
             // An append larger than a segment gets one of its own size, in place of the one of usual size.
-            self.ready = Some(self.make(bytes_min)?);
+            let made = self.make(bytes_min);
+            if !matches!(made, Err(Error::DiskFull { .. })) {
+                // What was ready may have lost its name to what was made.
+                self.ready = None;
+            }
+            self.ready = Some(made?);
         }
         let segment = self.ready.take().expect("made above");
         self.next_seq += 1;

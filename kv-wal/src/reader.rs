@@ -4,8 +4,9 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::catalog::Catalog;
-use crate::error::Error;
+use crate::error::{Damage, Error};
 use crate::record::{DecodeError, Entry, EntryId, Index, Term};
+use crate::segment::Segment;
 
 /// Reads the log while it is written. Cheap to clone, and good for as long as it is held: entries that were read stay
 /// valid when the log is truncated or closed.
@@ -69,8 +70,44 @@ impl Reader {
     /// It was truncated, lies outside the log, or is damaged.
     pub fn get(&self, index: Index) -> Result<Entry, Error> {
         let bytes = self.catalog().find(index)?;
-        let entry = Entry::first_of(bytes).and_then(|entry| placed(entry, index));
-        entry.map_err(|source| Error::Unreadable { index, source })
+        Entry::expect_first(bytes, index).map_err(|source| Error::Unreadable { index, source })
+    }
+
+    /// Entries that a [`Scrubber`](crate::Scrubber) has found to be in danger and that have not been repaired or removed
+    /// since: the next opening would find them lost. Some can still be read, and be repaired by that.
+    pub fn suspects(&self) -> Vec<Damage> {
+        self.catalog().suspects().ranges().to_vec()
+    }
+
+    /// The segment after number `seq` that holds entries.
+    pub(crate) fn segment_after(&self, seq: u64) -> Option<Arc<Segment>> {
+        self.catalog().segment_after(seq)
+    }
+
+    /// Makes suspects of the entries that lie in a part of a segment and that `is_bad`. Gives them.
+    pub(crate) fn suspect(
+        &self,
+        segment: &Arc<Segment>,
+        part: &Range<usize>,
+        mut is_bad: impl FnMut(Index, usize) -> bool,
+    ) -> Vec<Damage> {
+        // The disk is not waited for under the lock.
+        let mut inside = self.catalog().entries_in(segment, part);
+        inside.retain(|&(index, offset)| is_bad(index, offset as usize));
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        catalog.suspect(segment, &inside).ranges().to_vec()
+    }
+
+    /// Whether an entry that the log should have is suspect, or cannot be read.
+    pub(crate) fn is_lost(&self, index: Index) -> bool {
+        if self.catalog().suspects().at(index).is_some() {
+            return true;
+        }
+        let place = self.catalog().place_of(index).map(|(segment, offset)| (segment.clone(), offset));
+        match place.and_then(|(segment, offset)| segment.read_entry(offset, index)) {
+            Ok(_) => false,
+            Err(error) => matches!(error, Error::Damaged { .. } | Error::Unreadable { .. } | Error::Io { .. }),
+        }
     }
 
     /// The entries of `range` one by one, as far as the log goes, in bounded memory. An entry that cannot be read is an
@@ -135,7 +172,7 @@ impl Iterator for Entries {
         if let Some(entry) = self.chunk.next() {
             return Some(Ok(entry));
         }
-        if self.range.is_empty() || self.range.start > self.reader.last().index {
+        if self.range.is_empty() {
             return None;
         }
         match self.reader.read(self.range.clone(), CHUNK_BYTES) {
@@ -146,7 +183,8 @@ impl Iterator for Entries {
             }
             Err(error) => {
                 self.range.end = self.range.start;
-                Some(Err(error))
+                let is_end = matches!(error, Error::OutOfRange { .. });
+                (!is_end).then_some(Err(error))
             }
         }
     }
@@ -156,13 +194,5 @@ impl Iterator for Entries {
 fn entry_at(bytes: &bytes::Bytes, offset: usize, index: Index) -> Result<Entry, DecodeError> {
     let short = DecodeError::Short { needed: offset, present: bytes.len() };
     let rest = if offset <= bytes.len() { bytes.slice(offset..) } else { return Err(short) };
-    placed(Entry::first_of(rest)?, index)
-}
-
-/// The entry, if it is the one that belongs there.
-fn placed(entry: Entry, index: Index) -> Result<Entry, DecodeError> {
-    if entry.index() != index {
-        return Err(DecodeError::Misplaced { found: entry.index(), expected: index });
-    }
-    Ok(entry)
+    Entry::expect_first(rest, index)
 }

@@ -230,12 +230,20 @@ impl Entry {
         Ok(Entry { frame: bytes.split_to(frame_bytes) })
     }
 
-    /// The first entry of `bytes`, verified.
+    /// The first entry of `bytes`, verified, if it is the one that belongs there.
     #[cfg(feature = "file")]
-    pub(crate) fn first_of(mut bytes: Bytes) -> Result<Entry, DecodeError> {
+    pub(crate) fn expect_first(mut bytes: Bytes, expected: Index) -> Result<Entry, DecodeError> {
         let frame_bytes = Self::verify_first(&bytes)?;
         bytes.truncate(frame_bytes);
-        Ok(Entry { frame: bytes })
+        let entry = Entry { frame: bytes };
+        let found = entry.index();
+        if found == expected { Ok(entry) } else { Err(DecodeError::Misplaced { found, expected }) }
+    }
+
+    /// Whether `frame` begins with a sound entry of this index.
+    #[cfg(feature = "file")]
+    pub(crate) fn is_entry(frame: &[u8], index: Index) -> bool {
+        Self::verify_first(frame).is_ok() && read_u64(frame, 8) == index.get()
     }
 
     /// Verifies the first entry of `bytes` and gives the length of its frame, without taking it.

@@ -30,8 +30,8 @@ use crate::error::Damage;
 use crate::format::{SegmentHeader, Standing};
 use crate::planted::{self, Mistake};
 use crate::record::{EntryId, Index};
-use crate::scan::{Batch, Evidence, Found};
 use crate::segment::Segment;
+use crate::walk::{Batch, Evidence, Found};
 
 /// What opening a log has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,9 +72,12 @@ pub enum Report {
 
 /// What becomes of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+pub enum Verdict {
+    /// It counts.
     Accept,
+    /// The machine stopped while it was written: it is cut, and all after it.
     Torn,
+    /// It was durable once, and cannot be read any more, or not all of it.
     Damaged,
 }
 
@@ -143,15 +146,24 @@ impl Replay {
         self.tail = TailFound { damaged: true, ..TailFound::default() };
     }
 
-    /// Replays a segment: its header, and what a scan has found in it. Everything in it is durable if another segment
-    /// was begun later.
-    pub(crate) fn segment(&mut self, segment: &Arc<Segment>, header: &SegmentHeader, found: Vec<Found>, later: bool) {
+    /// Replays a segment: its header, and what a walk has found in it. Everything in it is durable if another segment
+    /// was begun later. `observe` is told of each batch what becomes of it.
+    pub(crate) fn segment(
+        &mut self,
+        segment: &Arc<Segment>,
+        header: &SegmentHeader,
+        found: Vec<Found>,
+        later: bool,
+        mut observe: impl FnMut(&Found, Verdict),
+    ) {
         self.header(header);
         self.tail = TailFound { end: crate::format::BATCHES_AT, ..TailFound::default() };
         let inside = found.iter().filter_map(|found| Some(found.batch.as_ref()?.header.durable_batch)).max();
         let marked = if later { u64::MAX } else { inside.unwrap_or(0) };
         for found in found {
-            match judge(found.evidence, found.seq <= marked) {
+            let verdict = judge(found.evidence, found.seq <= marked);
+            observe(&found, verdict);
+            match verdict {
                 Verdict::Accept => self.accept(segment, found, marked),
                 Verdict::Damaged => {
                     self.tail.damaged = true;
@@ -222,7 +234,7 @@ impl Replay {
             0 => None,
             // The lost batches cut once, and we know where.
             1 => Some(next.cut),
-            _ => Some(self.standing.base.index.next()),
+            _ => Some(self.standing.base.index.min(next.base.index).next()),
         };
         if let Some(cut) = cut {
             self.catalog.cut(cut);
@@ -246,6 +258,8 @@ impl Replay {
             self.damage.add_open(self.standing.last.index.next());
             self.standing.state_in_doubt = true;
         }
+        // Whatever the reason, what cannot be read is lost.
+        self.catalog.gaps().for_each(|gap| self.damage.add(gap.start, gap.end));
         self.catalog.set_damage(self.damage.clone());
     }
 

@@ -1,157 +1,216 @@
-//! Walks the bytes of one segment and says of each batch what can be proved about it. Pure: bytes in, findings out.
+//! Looks at a log without opening it: what each file holds, batch by batch, and what opening would make of it.
 //!
-//! The walk goes from batch to batch. Where a header cannot be read, it looks at each later page for a header of this
-//! segment (same salt) with a later sequence number and goes on there; a payload cannot imitate one, since nobody outside
-//! knows the salt. What it finds is judged by `recovery`, which knows what later segments say.
+//! Takes no lock, maps nothing, and opens every file for reading only: a damaged directory is left as it is.
 
-use crate::format::{BATCHES_AT, BatchHeader, Fault, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, is_zero};
-use crate::record::{Entry, EntryId, HEADER_BYTES, Index, Term};
+use std::path::{Path, PathBuf};
 
-/// What can be proved about a batch.
+use bytes::Bytes;
+
+use crate::catalog::Catalog;
+use crate::error::{Error, LogId};
+use crate::format::{BatchHeader, Fault};
+use crate::fs::{Fs, RealFs};
+use crate::load::{Loaded, read, take_prepared};
+use crate::record::{Entry, EntryId, Index};
+use crate::recovery::{Recovery, Verdict};
+use crate::segment::{Segment, segments_among};
+use crate::walk::Found;
+
+/// A directory as it is, and as [`Log::open`](crate::Log::open) would see it.
+#[derive(Debug)]
+pub struct Scan {
+    /// The log that the segments are of; `None` if no header can be read.
+    pub id: Option<LogId>,
+    /// What opening would report.
+    pub recovery: Recovery,
+    /// The segment files, oldest first.
+    pub segments: Vec<ScannedSegment>,
+    catalog: Catalog,
+}
+
+/// A segment file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedSegment {
+    /// The number that its name says.
+    pub seq: u64,
+    /// The file.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// What its header says.
+    pub header: ScannedHeader,
+    /// Its batches, in the order of writing. None if it has no header.
+    pub batches: Vec<ScannedBatch>,
+}
+
+/// What the header of a segment says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Evidence {
-    /// All of it is as it was written.
-    Intact,
-    /// At least one of its sectors was never written.
-    Unwritten,
-    /// Neither.
-    Spoiled,
+pub enum ScannedHeader {
+    /// What the log looked like when the segment was begun.
+    Sound {
+        /// Sequence number of its first batch. All batches before that were durable.
+        next_batch: u64,
+        /// The entry before the first of the log.
+        base: EntryId,
+        /// The last entry of the log.
+        last: EntryId,
+    },
+    /// Nothing: the segment was prepared and has not been begun.
+    Blank,
+    /// Neither of its two pages can be read, or it is the header of another segment.
+    Unreadable,
+    /// It is of another log, so opening would refuse the directory.
+    Foreign {
+        /// Which log.
+        id: LogId,
+    },
+    /// It has been written by a newer release, so opening would refuse the directory.
+    Version {
+        /// Its format version.
+        found: u32,
+    },
 }
 
 /// A batch, or a run of batches whose headers cannot be read.
-#[derive(Debug)]
-pub(crate) struct Found {
-    /// Of the batch; of the first of a run.
-    pub(crate) seq: u64,
-    pub(crate) evidence: Evidence,
-    /// `None` if it cannot be read.
-    pub(crate) batch: Option<Batch>,
-    /// In the segment.
-    pub(crate) offset: usize,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedBatch {
+    /// Sequence number of the batch; of the first of a run, which may also be something that was never a batch.
+    pub seq: u64,
+    /// Where it starts in the file.
+    pub offset: u64,
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// What its header says; `None` if that cannot be read.
+    pub header: Option<ScannedBatchHeader>,
 }
 
-/// A batch with a sound header.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) header: BatchHeader,
-    /// Its entries: one piece if it is intact, otherwise what has sound checksums of its own.
-    pub(crate) pieces: Vec<Piece>,
+/// What the header of a batch says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScannedBatchHeader {
+    /// Bytes of whole pages.
+    pub bytes: u64,
+    /// Entries in it.
+    pub entries: u64,
+    /// Index of its first entry. With no entries, the index after the last of the log; of a repair, 0: its entries say.
+    pub first: Index,
+    /// The last entry of the log after it.
+    pub last: EntryId,
+    /// The entry before the first of the log after it.
+    pub base: EntryId,
+    /// Whether it removes the entries from its first index on before it appends its own.
+    pub cuts: bool,
+    /// Whether its entries take the place of lost ones.
+    pub fills: bool,
+    /// All batches up to this one were durable when it was written.
+    pub durable_batch: u64,
+    /// The state blob after it.
+    pub state: Option<Bytes>,
 }
 
-/// Consecutive entries of a batch.
-#[derive(Debug)]
-pub(crate) struct Piece {
-    pub(crate) first: Index,
-    /// Of the entries, in the batch.
-    pub(crate) offsets: Vec<u32>,
-    /// First entry of each run of equal terms.
-    pub(crate) runs: Vec<EntryId>,
+/// Scans the log in `dir`, which may be damaged, and changes nothing.
+///
+/// If another process has the log open, the result may show a batch half written, or a segment half gone.
+///
+/// ```
+/// # use kv_wal::{Log, Options, Verdict};
+/// # fn main() -> Result<(), kv_wal::Error> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (mut log, _) = Log::open(dir.path(), Options { segment_bytes: 1 << 20, ..Options::default() })?;
+/// # log.append(&[], Some(b"state"))?;
+/// # log.close()?;
+/// let scan = kv_wal::scan(dir.path())?;
+/// println!("log {:?}: {}", scan.id, scan.recovery);
+/// for segment in &scan.segments {
+///     let damaged = segment.batches.iter().filter(|batch| batch.verdict == Verdict::Damaged).count();
+///     println!("{}: {} batches, {damaged} damaged", segment.path.display(), segment.batches.len());
+/// }
+/// # assert_eq!(scan.segments[0].batches.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// The directory or one of its files cannot be opened. What cannot be read in a file is damage, and no error.
+pub fn scan(dir: &Path) -> Result<Scan, Error> {
+    scan_with(&RealFs, dir)
 }
 
-/// Walks `bytes`, a whole segment with header `segment`, as far as batch `limit` (exclusive), where the next segment
-/// takes over; to the end of what is there if none does.
-pub(crate) fn scan(bytes: &[u8], segment: &SegmentHeader, limit: Option<u64>) -> Vec<Found> {
-    let mut found = Vec::new();
-    let (mut offset, mut seq, mut chain) = (BATCHES_AT, segment.next_batch, Some(segment.chain));
-    while limit.is_none_or(|limit| seq < limit) {
-        match header_at(bytes, offset, segment.salt) {
-            Ok(header) if header.seq == seq => {
-                let item = examine(header, chain, bytes, offset);
-                let header = &item.batch.as_ref().expect("its header is sound").header;
-                (offset, seq, chain) = (offset + header.total_bytes(), seq + 1, Some(header.crc));
-                found.push(item);
-            }
-            other => {
-                let zeros = matches!(other, Err(Fault::Zeros));
-                let evidence = if zeros { Evidence::Unwritten } else { Evidence::Spoiled };
-                let later = resync(bytes, offset, segment.salt, seq, limit);
-                let nothing = zeros && later.is_none() && limit.is_none() && is_zero(&bytes[offset.min(bytes.len())..]);
-                let full = limit.is_none() && offset + PAGE_BYTES > bytes.len();
-                if !nothing && !full {
-                    found.push(Found { seq, evidence, batch: None, offset });
-                }
-                let Some((at, header)) = later else { break };
-                (offset, seq, chain) = (at, header.seq, None);
-            }
+/// Like [`scan`], on another file system.
+///
+/// # Errors
+///
+/// As for [`scan`].
+pub fn scan_with(fs: &dyn Fs, dir: &Path) -> Result<Scan, Error> {
+    let names = fs.list(dir).map_err(Error::io("list", dir))?;
+    let mut files = Vec::new();
+    for (seq, path) in segments_among(&names, dir) {
+        let file = fs.open_read(&path).map_err(Error::io("open", &path))?;
+        files.push(Loaded::new(Segment::unmapped(seq, path, file)?));
+    }
+    let id = files.iter().find_map(|file| Some(file.header.as_ref().ok()?.log_id));
+    let mut segments: Vec<_> = files.iter().map(|file| ScannedSegment::new(file, id)).collect();
+    take_prepared(&mut files);
+    for file in &mut files {
+        if file.header.as_ref().is_ok_and(|header| Some(header.log_id) != id) {
+            file.header = Err(Fault::Unreadable);
         }
     }
-    found
+    let read = read(&files, |segment, found, verdict| {
+        let scanned = segments.iter_mut().find(|scanned| scanned.seq == segment.seq);
+        scanned.expect("all are there").batches.push(ScannedBatch::new(found, verdict));
+    });
+    Ok(Scan { id, recovery: read.recovery(), segments, catalog: read.replay.catalog })
 }
 
-/// The header at `offset`, if it is one of this use of the file and its batch ends within it.
-fn header_at(bytes: &[u8], offset: usize, salt: u64) -> Result<BatchHeader, Fault> {
-    let sector = bytes.get(offset..offset + SECTOR_BYTES).ok_or(Fault::Unreadable)?;
-    let header = BatchHeader::decode(sector)?;
-    let ours = header.salt == salt && header.total_bytes() <= bytes.len() - offset;
-    if ours { Ok(header) } else { Err(Fault::Unreadable) }
+impl Scan {
+    /// An entry that opening would find, read from its file, its checksum verified.
+    ///
+    /// # Errors
+    ///
+    /// It was truncated, is lost, lies outside the log, or cannot be read.
+    pub fn entry(&self, index: Index) -> Result<Entry, Error> {
+        let (segment, offset) = self.catalog.place_of(index)?;
+        segment.read_entry(offset, index)
+    }
 }
 
-/// The next batch whose header is sound.
-fn resync(bytes: &[u8], offset: usize, salt: u64, seq: u64, limit: Option<u64>) -> Option<(usize, BatchHeader)> {
-    (offset + PAGE_BYTES..bytes.len()).step_by(PAGE_BYTES).find_map(|at| {
-        let header = header_at(bytes, at, salt).ok()?;
-        (header.seq > seq && limit.is_none_or(|limit| header.seq < limit)).then_some((at, header))
-    })
-}
-
-fn examine(header: BatchHeader, chain: Option<u32>, bytes: &[u8], offset: usize) -> Found {
-    let body = &bytes[offset + SECTOR_BYTES..offset + header.total_bytes()];
-    // A batch without entries is all in its header.
-    let sound = header.count == 0 || crc32c::crc32c(body) == header.body_crc;
-    let chained = chain.is_none_or(|chain| chain == header.chain);
-    let pieces = pieces(&header, body, sound);
-    let whole = pieces.iter().map(|piece| piece.offsets.len()).sum::<usize>() == header.count as usize;
-    let evidence = match (sound, chained) {
-        (true, true) if whole => Evidence::Intact,
-        (false, _) if header.shows_unwritten(body) => Evidence::Unwritten,
-        _ => Evidence::Spoiled,
-    };
-    let pieces = if chained { pieces } else { Vec::new() };
-    Found { seq: header.seq, evidence, batch: Some(Batch { header, pieces }), offset }
-}
-
-/// The entries of a batch: where they lie and where their terms change. Of a `sound` body all of them, by what it says:
-/// the checksum of each is left for when it is read. Otherwise those whose own checksums match, as far as their lengths
-/// lead.
-fn pieces(header: &BatchHeader, body: &[u8], sound: bool) -> Vec<Piece> {
-    let body = &body[..header.body_bytes as usize];
-    let mut pieces: Vec<Piece> = Vec::new();
-    let (mut at, mut count) = (0, 0);
-    while let Ok(frame_bytes) = Entry::frame_bytes_of(&body[at..])
-        && count < u64::from(header.count)
-    {
-        let id = id_of(&body[at..at + HEADER_BYTES]);
-        let placed = header.fills || id.index == header.first().plus(count);
-        if placed && (sound || Entry::verify_first(&body[at..]).is_ok()) {
-            let last = pieces.last_mut().filter(|piece| piece.end() == id.index);
-            let offset = (SECTOR_BYTES + at) as u32;
-            match last {
-                Some(piece) => piece.push(id, offset),
-                None => pieces.push(Piece { first: id.index, offsets: vec![offset], runs: vec![id] }),
+impl ScannedSegment {
+    fn new(Loaded { segment, header }: &Loaded, log: Option<LogId>) -> ScannedSegment {
+        let header = match header {
+            Ok(header) if Some(header.log_id) != log => ScannedHeader::Foreign { id: header.log_id },
+            Ok(header) => {
+                let (base, last) = (header.standing.base, header.standing.last);
+                ScannedHeader::Sound { next_batch: header.next_batch, base, last }
             }
-        }
-        at += frame_bytes;
-        count += 1;
-    }
-    pieces
-}
-
-impl Piece {
-    /// Index after its last entry.
-    pub(crate) fn end(&self) -> Index {
-        self.first.plus(self.offsets.len() as u64)
-    }
-
-    fn push(&mut self, id: EntryId, offset: u32) {
-        if self.runs.last().is_none_or(|run| run.term != id.term) {
-            self.runs.push(id);
-        }
-        self.offsets.push(offset);
+            Err(Fault::Blank) => ScannedHeader::Blank,
+            Err(Fault::Unreadable) => ScannedHeader::Unreadable,
+            Err(Fault::Version(found)) => ScannedHeader::Version { found: *found },
+        };
+        let Segment { seq, path, bytes, .. } = &**segment;
+        ScannedSegment { seq: *seq, path: path.clone(), bytes: *bytes, header, batches: Vec::new() }
     }
 }
 
-/// Index and term of an encoded entry (see `record`), without its checksum.
-fn id_of(frame: &[u8]) -> EntryId {
-    let read = |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().expect("eight bytes"));
-    EntryId::new(Term::new(read(16)), Index::new(read(8)))
+impl ScannedBatch {
+    fn new(found: &Found, verdict: Verdict) -> ScannedBatch {
+        let header = found.batch.as_ref().map(|batch| ScannedBatchHeader::new(&batch.header));
+        ScannedBatch { seq: found.seq, offset: found.offset as u64, verdict, header }
+    }
+}
+
+impl ScannedBatchHeader {
+    fn new(header: &BatchHeader) -> ScannedBatchHeader {
+        ScannedBatchHeader {
+            bytes: header.total_bytes() as u64,
+            entries: u64::from(header.count),
+            first: if header.fills { Index::ZERO } else { header.first() },
+            last: header.standing.last,
+            base: header.standing.base,
+            cuts: header.cuts_end,
+            fills: header.fills,
+            durable_batch: header.durable_batch,
+            state: header.standing.state.clone(),
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! when a batch is written. `fallocate` would not do: it leaves unwritten extents, each first write of which costs a
 //! metadata write at the next sync.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::format::PAGE_BYTES;
+use crate::format::{PAGE_BYTES, is_zero};
 use crate::fs::{File, Fs, Region};
 use crate::planted::{self, Mistake};
+use crate::record::{DecodeError, Entry, HEADER_BYTES, Index};
 
 /// A segment in the making. There is at most one.
 pub(crate) const PREPARE_NAME: &str = "prepare.tmp";
@@ -30,12 +32,13 @@ const READ_BYTES: usize = 1 << 20;
 const UNREADABLE_BYTE: u8 = 0xdb;
 
 /// A segment file, open and mapped. Readers keep it alive after it has been unlinked.
-#[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) seq: u64,
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     pub(crate) file: Arc<dyn File>,
+    /// Made since the log was opened: whoever may hold bytes of it read them from this `Segment`.
+    fresh: bool,
     region: Arc<dyn Region>,
     /// All of the region. Only slices of what is published are given out, and looked into.
     map: Bytes,
@@ -53,15 +56,33 @@ impl AsRef<[u8]> for Whole {
 }
 
 /// `{seq:016x}.wal`, so that names sort as the segments do.
-pub(crate) fn path_of(dir: &Path, seq: u64) -> PathBuf {
+fn path_of(dir: &Path, seq: u64) -> PathBuf {
     dir.join(format!("{seq:016x}.wal"))
 }
 
 /// The number in a segment's name; `None` for a file that is no segment.
-pub(crate) fn seq_of(name: &str) -> Option<u64> {
+fn seq_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".wal")?;
     let canonical = digits.len() == 16 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    // No log gets as far as the greatest number, and one comes after each that does.
+    canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten().filter(|&seq| seq < u64::MAX)
+}
+
+/// What a segment has in place of a map if it is only read by reads.
+#[derive(Debug)]
+struct Unmapped;
+
+impl Region for Unmapped {
+    fn whole(&self) -> &[u8] {
+        &[]
+    }
+}
+
+/// Number and path of each segment among the `names` in `dir`, oldest first.
+pub(crate) fn segments_among(names: &[String], dir: &Path) -> Vec<(u64, PathBuf)> {
+    let mut numbers: Vec<u64> = names.iter().filter_map(|name| seq_of(name)).collect();
+    numbers.sort_unstable();
+    numbers.into_iter().map(|seq| (seq, path_of(dir, seq))).collect()
 }
 
 /// Makes segments, of new files or of one that nobody needs any more.
@@ -84,33 +105,43 @@ impl Maker {
     pub(crate) fn make(&mut self, seq: u64, bytes: u64) -> Result<Arc<Segment>, Error> {
         assert!(bytes.is_multiple_of(PAGE_BYTES as u64), "a segment is whole pages");
         let path = path_of(&self.dir, seq);
-        // Readers keep a segment alive: then it is no spare.
-        let spare = self.spare.take_if(|spare| spare.bytes == bytes && spare.is_unread());
-        let (temporary, file) = match spare {
-            Some(spare) => (self.dir.join(SPARE_NAME), Ok(spare.file.clone())),
-            None => (self.dir.join(PREPARE_NAME), self.fs.create(&self.dir.join(PREPARE_NAME))),
-        };
-        let recycles = temporary.ends_with(SPARE_NAME);
-        let made = file.and_then(|file| {
-            if recycles && !planted::is(Mistake::RecycledUnderItsOldName) {
-                // Its old name must be gone for good before it loses what it holds.
-                self.fs.sync_dir(&self.dir)?;
-            }
-            if !(recycles && planted::is(Mistake::RecycledAsItIs)) {
-                self.fill(&*file, bytes)?;
-            }
-            self.fs.rename(&temporary, &path)?;
-            self.fs.sync_dir(&self.dir)?;
-            Ok(file)
+        let spare = self.take_spare(bytes);
+        let recycles = spare.is_some();
+        let temporary = self.dir.join(if recycles { SPARE_NAME } else { PREPARE_NAME });
+        let file = spare.map_or_else(|| self.fs.create(&temporary), |spare| Ok(spare.file.clone()));
+        let filled = file.and_then(|file| self.empty(&*file, bytes, recycles).map(|()| file));
+        let segment = filled.map_err(Error::preparing(&path)).and_then(|file| {
+            // Mapped first: once it has its name, nothing else may fail that would leave it unused.
+            let segment = Segment::new(seq, path, file, true)?;
+            self.fs.rename(&temporary, &segment.path).map_err(Error::io("rename", &temporary))?;
+            self.fs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir))?;
+            Ok(segment)
         });
-        match made {
-            Ok(file) => Segment::new(seq, path, file),
-            Err(error) => {
-                // On a full disk, the half-made file is what fills it. If it cannot be removed, the next attempt reuses it.
-                let _ = self.fs.remove(&temporary);
-                Err(Error::preparing(&path)(error))
-            }
+        if segment.is_err() {
+            // On a full disk, the half-made file is what fills it. If it cannot be removed, the next attempt reuses it.
+            let _ = self.fs.remove(&temporary);
         }
+        segment
+    }
+
+    /// The spare, if it has `bytes` and no reader holds it. One of another size would never be used.
+    fn take_spare(&mut self, bytes: u64) -> Option<Arc<Segment>> {
+        let spare = self.spare.take_if(Segment::is_unread)?;
+        if spare.bytes == bytes {
+            return Some(spare);
+        }
+        if let Err(error) = self.fs.remove(&self.dir.join(SPARE_NAME)) {
+            tracing::warn!(dir = %self.dir.display(), %error, "cannot remove a spare segment");
+        }
+        None
+    }
+
+    fn empty(&self, file: &dyn File, bytes: u64, recycles: bool) -> io::Result<()> {
+        if recycles && !planted::is(Mistake::RecycledUnderItsOldName) {
+            // Its old name must be gone for good before it loses what it holds.
+            self.fs.sync_dir(&self.dir)?;
+        }
+        if recycles && planted::is(Mistake::RecycledAsItIs) { Ok(()) } else { self.fill(file, bytes) }
     }
 
     /// Zeros from end to end, durable.
@@ -128,11 +159,12 @@ impl Maker {
         file.sync()
     }
 
-    /// Takes a segment that holds nothing any more out of the directory, and keeps it as a spare if there is none. An
-    /// error costs room only: the file is removed when the log is opened again.
+    /// Takes a segment that holds nothing any more out of the directory, and keeps it as a spare if there is none. One from
+    /// before the log was opened is never used again: bytes read from it by an earlier opening may still be held. An error
+    /// costs room only: the file is removed when the log is opened again.
     pub(crate) fn discard(&mut self, segment: Arc<Segment>) {
         let has_spare = self.spare.as_mut().is_some_and(Segment::is_unread);
-        let result = if has_spare {
+        let result = if has_spare || !segment.fresh {
             self.fs.remove(&segment.path)
         } else {
             self.fs.rename(&segment.path, &self.dir.join(SPARE_NAME)).map(|()| self.spare = Some(segment.clone()))
@@ -143,20 +175,33 @@ impl Maker {
     }
 }
 
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment({}, {} of {} bytes published)", self.path.display(), self.published(), self.bytes)
+    }
+}
+
 impl Segment {
-    /// Maps the open file of segment `seq`.
-    pub(crate) fn new(seq: u64, path: PathBuf, file: Arc<dyn File>) -> Result<Arc<Segment>, Error> {
+    /// Maps the open file of segment `seq`; `fresh` if it was made since the log was opened.
+    pub(crate) fn new(seq: u64, path: PathBuf, file: Arc<dyn File>, fresh: bool) -> Result<Arc<Segment>, Error> {
         let bytes = file.bytes().map_err(Error::io("measure", &path))?;
         let region = file.map().map_err(Error::io("map", &path))?;
         let map = Bytes::from_owner(Whole(region.clone()));
-        Ok(Arc::new(Segment { seq, path, bytes, file, region, map, published: AtomicUsize::new(0) }))
+        Ok(Arc::new(Segment { seq, path, bytes, file, fresh, region, map, published: AtomicUsize::new(0) }))
+    }
+
+    /// The open file of segment `seq`, to be read only by reads.
+    pub(crate) fn unmapped(seq: u64, path: PathBuf, file: Arc<dyn File>) -> Result<Arc<Segment>, Error> {
+        let bytes = file.bytes().map_err(Error::io("measure", &path))?;
+        let (region, map) = (Arc::new(Unmapped), Bytes::new());
+        Ok(Arc::new(Segment { seq, path, bytes, file, fresh: false, region, map, published: AtomicUsize::new(0) }))
     }
 
     /// Gives up the map. Whether nobody else holds it, nor anything that was read from it.
     fn is_unread(self: &mut Arc<Self>) -> bool {
         let Some(segment) = Arc::get_mut(self) else { return false };
         segment.map = Bytes::new();
-        Arc::strong_count(&segment.region) == 1
+        Arc::get_mut(&mut segment.region).is_some()
     }
 
     /// Bytes before `end` are durable and will never be written again.
@@ -165,15 +210,24 @@ impl Segment {
         self.published.fetch_max(end, Ordering::Release);
     }
 
+    /// Where what is published ends.
+    pub(crate) fn published(&self) -> usize {
+        self.published.load(Ordering::Acquire)
+    }
+
     /// What is published from `start` on, without a copy.
     pub(crate) fn published_from(&self, start: usize) -> Bytes {
-        self.map.slice(start..self.published.load(Ordering::Acquire))
+        self.map.slice(start..self.published())
     }
 
     /// The file as the disk has it, by reads: `bytes` of it, in a buffer that may have been used before. What the disk
-    /// refuses, or the file has not, becomes [`UNREADABLE_BYTE`], and is found by its checksum like any other damage.
+    /// refuses, or the file has not, becomes [`UNREADABLE_BYTE`], and is found by its checksum like any other damage; of
+    /// the latter a page is enough.
     pub(crate) fn read_all(&self, bytes: u64, all: &mut Vec<u8>) {
-        all.resize(bytes as usize, UNREADABLE_BYTE);
+        all.resize(
+            bytes.min(self.bytes.next_multiple_of(PAGE_BYTES as u64) + PAGE_BYTES as u64) as usize,
+            UNREADABLE_BYTE,
+        );
         let (present, absent) = all.split_at_mut(self.bytes.min(bytes) as usize);
         absent.fill(UNREADABLE_BYTE);
         for (chunk, buffer) in present.chunks_mut(READ_BYTES).enumerate() {
@@ -185,6 +239,27 @@ impl Segment {
                 self.read_or_spoil(buffer, offset + (page * PAGE_BYTES) as u64);
             }
         }
+    }
+
+    /// The entry at `offset`, by reads, its checksum verified.
+    pub(crate) fn read_entry(&self, offset: u32, index: Index) -> Result<Entry, Error> {
+        let (offset, mut frame) = (u64::from(offset), vec![0; HEADER_BYTES]);
+        let read = |buffer: &mut [u8], offset| self.file.read_at(buffer, offset).map_err(Error::io("read", &self.path));
+        read(&mut frame, offset)?;
+        if let Err(DecodeError::Short { needed, .. }) = Entry::frame_bytes_of(&frame) {
+            frame.resize(needed, 0);
+            read(&mut frame[HEADER_BYTES..], offset + HEADER_BYTES as u64)?;
+        }
+        Entry::expect_first(frame.into(), index).map_err(|source| Error::Unreadable { index, source })
+    }
+
+    /// Whether the file holds zeros only, from `offset` to its end, all of which can be read.
+    pub(crate) fn is_zero_from(&self, offset: u64) -> bool {
+        let mut buffer = vec![0; READ_BYTES];
+        (offset..self.bytes).step_by(READ_BYTES).all(|at| {
+            let chunk = &mut buffer[..(self.bytes - at).min(READ_BYTES as u64) as usize];
+            self.file.read_at(chunk, at).is_ok() && is_zero(chunk)
+        })
     }
 
     /// A page, as [`Segment::read_all`] reads it.
@@ -210,13 +285,19 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_others_are_none_of_ours() {
-        for seq in [1, 0xabc, u64::MAX] {
+        for seq in [1, 0xabc, u64::MAX - 1] {
             let path = path_of(Path::new("dir"), seq);
             assert_eq!(seq_of(path.file_name().unwrap().to_str().unwrap()), Some(seq));
         }
-        for name in
-            ["LOCK", PREPARE_NAME, "1.wal", "000000000000000G.wal", "+00000000000000a.wal", "000000000000000A.wal"]
-        {
+        for name in [
+            "LOCK",
+            PREPARE_NAME,
+            "1.wal",
+            "000000000000000G.wal",
+            "+00000000000000a.wal",
+            "000000000000000A.wal",
+            "ffffffffffffffff.wal",
+        ] {
             assert_eq!(seq_of(name), None, "{name}");
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::damage::DamageList;
-use crate::format::{BatchHeader, NO_BITMAP, SECTOR_BYTES, Standing, batch_bytes};
+use crate::format::{BatchHeader, NO_BITMAP, PAGE_BYTES, SECTOR_BYTES, Standing, batch_bytes};
 use crate::record::{Entry, EntryId, Index, Term};
 use crate::segment::Segment;
 
@@ -24,7 +24,7 @@ pub(crate) struct Staged {
     pub(crate) cuts: bool,
     /// The first of its entries, which take the place of lost ones; `None` for a batch that follows the log.
     pub(crate) fills: Option<Index>,
-    /// Bytes of its segment from where it will be written to the end, and those of them that no entries may take.
+    /// Bytes of its segment from where it will be written to the end, and those of them that are kept (see `Brings`).
     room: u64,
     reserve: u64,
     /// The segment it opens; `None` if it follows the batch before it.
@@ -38,6 +38,36 @@ pub(crate) struct Seal {
     pub(crate) seq: u64,
     pub(crate) durable_batch: u64,
     pub(crate) chain: u32,
+}
+
+/// What a change brings, and hence what it leaves of a segment's end to others: on a full disk, state goes where no entry
+/// can, and a truncation, which makes room, where no state can.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Brings {
+    /// Entries of so many bytes.
+    Entries(usize),
+    State,
+    Truncation,
+}
+
+impl Brings {
+    pub(crate) fn entries(entries: &[Entry]) -> Brings {
+        if entries.is_empty() { Brings::State } else { Brings::Entries(entries.iter().map(|e| e.frame().len()).sum()) }
+    }
+
+    /// Bytes of entries.
+    pub(crate) fn bytes(self) -> usize {
+        if let Brings::Entries(bytes) = self { bytes } else { 0 }
+    }
+
+    /// Bytes that it leaves of a segment that keeps `reserve`.
+    pub(crate) fn leaves(self, reserve: u64) -> u64 {
+        match self {
+            Brings::Entries(_) => reserve,
+            Brings::State => PAGE_BYTES as u64,
+            Brings::Truncation => 0,
+        }
+    }
 }
 
 impl Staged {
@@ -59,11 +89,11 @@ impl Staged {
 
     /// Whether a change can join: a cut only if no entry comes before it in the batch, entries only if the batch stays
     /// within `bytes_max` and its segment.
-    pub(crate) fn accepts(&self, cuts: bool, more_bytes: usize, bytes_max: usize) -> bool {
-        let body_bytes = self.buffer.len() - SECTOR_BYTES + more_bytes;
+    pub(crate) fn accepts(&self, cuts: bool, brings: Brings, bytes_max: usize) -> bool {
+        let body_bytes = self.buffer.len() - SECTOR_BYTES + brings.bytes();
         let fits = self.offsets.is_empty() || body_bytes <= bytes_max;
-        let reserve = if more_bytes == 0 { 0 } else { self.reserve };
-        fits && (!cuts || self.offsets.is_empty()) && batch_bytes(body_bytes) as u64 + reserve <= self.room
+        let leaves = brings.leaves(self.reserve);
+        fits && (!cuts || self.offsets.is_empty()) && batch_bytes(body_bytes) as u64 + leaves <= self.room
     }
 
     /// Bytes of its segment that are left for the next batch.

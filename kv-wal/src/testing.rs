@@ -32,6 +32,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,7 +43,7 @@ use crate::fs::{File, Fs, Lock, RealFs, Region};
 type Names = BTreeMap<PathBuf, Arc<Mutex<Image>>>;
 
 /// What a file's disk holds.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Image {
     durable: Vec<u8>,
     unsynced: Vec<(usize, Vec<u8>)>,
@@ -59,6 +60,8 @@ struct World {
     sync_fails_at: Option<u64>,
     /// After so many operations a write fails, of which a part has been done.
     write_fails_at: Option<u64>,
+    /// After so many operations a rename, a removal or a sync of the directory fails, and does nothing.
+    name_fails_at: Option<u64>,
     full: bool,
     /// Sectors of files that cannot be read.
     unreadable: Vec<(PathBuf, usize)>,
@@ -79,6 +82,8 @@ struct SimFile {
     world: Arc<Mutex<World>>,
     image: Arc<Mutex<Image>>,
     live: Arc<dyn File>,
+    /// Reads what the disk holds, not what the page cache shows.
+    direct: bool,
 }
 
 #[derive(Debug)]
@@ -101,9 +106,28 @@ impl World {
         let off = self.power_off_at.is_some_and(|at| self.operations > at);
         if off { Err(io::Error::other("the power is off")) } else { Ok(()) }
     }
+
+    fn name_step(&mut self) -> io::Result<()> {
+        let operations = self.operations;
+        let fails = self.name_fails_at.take_if(|at| operations > *at).is_some();
+        if fails { Err(io::Error::other("the directory refuses")) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Image of {} bytes and {} writes", self.durable.len(), self.unsynced.len())
+    }
 }
 
 impl Image {
+    /// What the disk has, and what still waits to be written to it.
+    fn shown(&self) -> Vec<u8> {
+        let mut bytes = self.durable.clone();
+        self.unsynced.iter().for_each(|(offset, data)| put(&mut bytes, *offset, data));
+        bytes
+    }
+
     fn after_power_loss(&self, seed: &mut u64) -> Vec<u8> {
         let mut bytes = self.durable.clone();
         // Now and then all or nothing, which chance alone would hardly ever bring.
@@ -159,9 +183,26 @@ impl SimFs {
         world.write_fails_at = Some(world.operations + operations);
     }
 
+    /// The first creation, rename, removal or sync of the directory after `operations` more fails.
+    pub fn fail_name_after(&self, operations: u64) {
+        let mut world = self.world();
+        world.name_fails_at = Some(world.operations + operations);
+    }
+
     /// The sector of a file at `offset` cannot be read any more, but by a map.
     pub fn spoil(&self, path: &Path, offset: usize) {
         self.world().unreadable.push((path.to_owned(), offset / SECTOR_BYTES));
+    }
+
+    /// A bit of a file flips on the disk. The page cache goes on showing what it was.
+    ///
+    /// # Panics
+    ///
+    /// If the disk has no such byte.
+    pub fn flip_on_disk(&self, path: &Path, offset: usize) {
+        let world = self.world();
+        let image = world.names.get(path).expect("a file of this disk");
+        image.lock().expect("no panic under this lock").durable[offset] ^= 1 << (offset % 8);
     }
 
     /// Files that have been made.
@@ -182,10 +223,7 @@ impl SimFs {
     /// As the system says.
     pub fn evict(&self) -> io::Result<()> {
         for (path, image) in &self.world().names {
-            let image = image.lock().expect("no panic under this lock");
-            let mut bytes = image.durable.clone();
-            image.unsynced.iter().for_each(|(offset, data)| put(&mut bytes, *offset, data));
-            std::fs::write(path, bytes)?;
+            std::fs::write(path, image.lock().expect("no panic under this lock").shown())?;
         }
         Ok(())
     }
@@ -241,14 +279,18 @@ impl SimFs {
     fn rename_step(&self, change: impl FnOnce(&mut Names)) -> io::Result<()> {
         let mut world = self.world();
         world.step()?;
+        world.name_step()?;
         let before = world.names.clone();
         world.history.push(before);
         change(&mut world.names);
         Ok(())
     }
 
-    fn file(&self, path: &Path, image: Arc<Mutex<Image>>, live: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(SimFile { path: path.to_owned(), world: self.world.clone(), image, live })
+    fn existing(&self, path: &Path, direct: bool) -> io::Result<Arc<SimFile>> {
+        self.world().step()?;
+        let image = self.world().names.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let (world, live) = (self.world.clone(), RealFs.open(path)?);
+        Ok(Arc::new(SimFile { path: path.to_owned(), world, image, live, direct }))
     }
 }
 
@@ -271,13 +313,20 @@ impl Fs for SimFs {
         let image = Arc::<Mutex<Image>>::default();
         self.rename_step(|names| drop(names.insert(path.to_owned(), image.clone())))?;
         self.world().created += 1;
-        Ok(self.file(path, image, RealFs.create(path)?))
+        let (world, live) = (self.world.clone(), RealFs.create(path)?);
+        Ok(Arc::new(SimFile { path: path.to_owned(), world, image, live, direct: false }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.world().step()?;
-        let image = self.world().names.get(path).cloned().ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.file(path, image, RealFs.open(path)?))
+        Ok(self.existing(path, false)?)
+    }
+
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(self.existing(path, false)?)
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(self.existing(path, true)?)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -296,6 +345,7 @@ impl Fs for SimFs {
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         let mut world = self.world();
         world.step()?;
+        world.name_step()?;
         world.history = vec![world.names.clone()];
         Ok(())
     }
@@ -319,6 +369,12 @@ impl File for SimFile {
             return Err(io::Error::other("the disk cannot read this sector"));
         }
         drop(world);
+        if self.direct {
+            let image = self.image.lock().expect("no panic under this lock").shown();
+            let bytes = image.get(offset as usize..offset as usize + buffer.len());
+            buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+            return Ok(());
+        }
         self.live.read_at(buffer, offset)
     }
 
@@ -362,4 +418,10 @@ impl File for SimFile {
     fn map(&self) -> io::Result<Arc<dyn Region>> {
         self.live.map()
     }
+}
+
+/// Makes the bytes of a segment file, whatever they are, match their checksums again, and its batches their chain: for
+/// tests of what only whoever can write to the files can do.
+pub fn reseal(segment: &mut [u8]) {
+    crate::format::reseal(segment);
 }

@@ -6,17 +6,20 @@
 //! Each request owns a promise (see `ticket`), so that whatever becomes of the thread, nobody waits for ever.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use bytes::{Bytes, BytesMut};
 
 use crate::error::{Damage, Error};
+use crate::format::BATCH_BYTES_MAX;
+use crate::fs::Fs;
 use crate::log::{Log, Options, Stats};
 use crate::reader::Reader;
 use crate::record::{Entry, EntryId, HEADER_BYTES, Index, Kind, Term};
 use crate::recovery::{Recovery, Report};
+use crate::scrub::{Background, Scrubbed, Scrubber};
 use crate::ticket::{Promise, Receipt, Ticket, lock, promise};
 
 /// Requests may wait for the disk up to this many bytes together; the next is refused with [`Error::Busy`].
@@ -30,6 +33,11 @@ const SYNC_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Wal {
     handle: Handle,
+    /// Verifies the log in the background, if asked to.
+    background: Option<Background>,
+    /// Where the log is.
+    fs: Arc<dyn Fs>,
+    dir: PathBuf,
     thread: Option<JoinHandle<Result<(), Error>>>,
 }
 
@@ -76,11 +84,23 @@ enum Change {
         kind: Kind,
         payloads: Vec<Bytes>,
     },
+    Repair(Vec<Entry>),
     TruncatePrefix(EntryId),
     TruncateSuffix(Index),
     Reset(EntryId),
     /// Changes nothing, and is answered when this index is durable.
     Wait(Index),
+}
+
+impl Change {
+    fn has_entries(&self) -> bool {
+        match self {
+            Change::Entries { entries, .. } => !entries.is_empty(),
+            Change::Payloads { payloads, .. } => !payloads.is_empty(),
+            Change::Repair(entries) => !entries.is_empty(),
+            _ => false,
+        }
+    }
 }
 
 impl Wal {
@@ -103,9 +123,10 @@ impl Wal {
     pub(crate) fn start(log: Log, dir: &Path) -> Result<Wal, Error> {
         let shared = Arc::new(Shared { queue: Mutex::default(), work: Condvar::new(), stats: Mutex::default() });
         let handle = Handle { shared: shared.clone(), reader: log.reader() };
+        let fs = log.fs();
         let thread = thread::Builder::new().name("kv-wal".to_owned()).spawn(move || write_all(log, &shared));
         let thread = thread.map_err(Error::io("start a thread for", dir))?;
-        Ok(Wal { handle, thread: Some(thread) })
+        Ok(Wal { handle, background: None, fs, dir: dir.to_owned(), thread: Some(thread) })
     }
 
     /// To submit changes with.
@@ -116,6 +137,28 @@ impl Wal {
     /// Reads what is durable.
     pub fn reader(&self) -> Reader {
         self.handle.reader.clone()
+    }
+
+    /// Verifies what is durable, on the disk itself, on any thread.
+    pub fn scrubber(&self) -> Scrubber {
+        Scrubber::new(self.fs.clone(), self.reader())
+    }
+
+    /// Verifies the log in the background from now on, over and over, reading at most `bytes_per_second`. `report` is told
+    /// of each step that has found something, and of each that has ended a pass. Takes the place of an earlier call.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
+    pub fn scrub_in_background(
+        &mut self,
+        bytes_per_second: u64,
+        report: impl FnMut(&Scrubbed) + Send + 'static,
+    ) -> Result<(), Error> {
+        self.background = None;
+        let background = Background::start(self.scrubber(), bytes_per_second, report);
+        self.background = Some(background.map_err(Error::io("start a thread for", &self.dir))?);
+        Ok(())
     }
 
     /// Writes what is queued and closes the log. Handles that are left get [`Error::Closed`].
@@ -162,6 +205,12 @@ impl Handle {
     /// Submits the removal of the entries after `last`, as [`Log::truncate_suffix`] does it.
     pub fn truncate_suffix(&self, last: Index) -> Ticket {
         self.submit(Change::TruncateSuffix(last), 0)
+    }
+
+    /// Submits true entries in the place of lost ones, as [`Log::repair`] takes them.
+    pub fn repair(&self, entries: Vec<Entry>) -> Ticket {
+        let bytes = entries.iter().map(|entry| entry.frame().len()).sum();
+        self.submit(Change::Repair(entries), bytes)
     }
 
     /// Submits the removal of all entries, as [`Log::reset`] does it.
@@ -265,7 +314,7 @@ impl Round {
                 }
                 change => change,
             };
-            let grows = matches!(change, Change::Entries { .. } | Change::Payloads { .. });
+            let grows = change.has_entries();
             if grows && !self.staged.is_empty() && !self.log.is_ready(bytes) {
                 // Whoever is staged does not wait for a new segment as well.
                 self.sync();
@@ -310,6 +359,12 @@ fn stage(log: &mut Log, change: Change) -> Result<(Index, Index), Error> {
             log.append(&entries, None)?;
             entries
         }
+        Change::Repair(entries) => {
+            log.repair(&entries)?;
+            let (first, last) = (entries.first(), entries.last());
+            let none = log.last().index;
+            return Ok((first.map_or(none.next(), Entry::index), last.map_or(none, Entry::index)));
+        }
         Change::TruncatePrefix(upto) => log.truncate_prefix(upto).map(|()| Vec::new())?,
         Change::TruncateSuffix(last) => log.truncate_suffix(last).map(|()| Vec::new())?,
         Change::Reset(base) => log.reset(base).map(|()| Vec::new())?,
@@ -325,6 +380,9 @@ fn encode(first: Index, term: Term, stamp_ms: u64, kind: Kind, payloads: &[Bytes
         return Err(Error::TooLarge { what: "a payload", bytes: payload.len(), bytes_max });
     }
     let bytes = payloads.iter().map(|payload| HEADER_BYTES + payload.len()).sum();
+    if bytes > BATCH_BYTES_MAX {
+        return Err(Error::TooLarge { what: "an append", bytes, bytes_max: BATCH_BYTES_MAX });
+    }
     let mut buffer = BytesMut::with_capacity(bytes);
     let ids = (0..).map(|at| EntryId::new(term, first.plus(at)));
     Ok(ids.zip(payloads).map(|(id, payload)| Entry::encode(&mut buffer, id, stamp_ms, kind, payload)).collect())

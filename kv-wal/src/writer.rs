@@ -4,7 +4,7 @@
 //!
 //! - Room comes first. A batch is staged only when the place it will be written to exists, in the tail or in a segment
 //!   taken from the pool, so a full disk is met before anything is accepted. The last pages of a segment are kept for
-//!   batches without entries: a log on a full disk can still take state and be truncated, which makes room.
+//!   batches without entries, and the very last for a truncation, which makes room.
 //! - A new segment's header is written only after a sync of the old one, and synced before any batch follows. So a
 //!   header proves durable what came before it, and only the newest segment can be torn.
 //! - Readers see a batch when it is durable, never before: bytes that a failed sync may take back are seen by nobody.
@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::catalog::{Catalog, Placed};
 use crate::damage::DamageList;
 use crate::error::{Error, LogId};
-use crate::format::{BATCHES_AT, HEADER_PAGES, PAGE_BYTES, SegmentHeader, Standing, batch_bytes};
+use crate::format::{BATCHES_AT, HEADER_PAGES, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, Standing, batch_bytes};
 use crate::fs::Fs;
 use crate::log::{Durable, Stats};
 use crate::planted::{self, Mistake};
@@ -24,7 +24,7 @@ use crate::pool::Pool;
 use crate::reader::Reader;
 use crate::record::{Entry, EntryId, Index};
 use crate::segment::Segment;
-use crate::staged::{Seal, Staged};
+use crate::staged::{Brings, Seal, Staged};
 
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -46,6 +46,8 @@ pub(crate) struct Writer {
     pub(crate) chain: u32,
     /// The last batch that is durable.
     pub(crate) durable_batch: u64,
+    /// Whether entries have been written that no header proves durable.
+    pub(crate) unmarked: bool,
     /// Batches not written yet.
     pub(crate) staged: Vec<Staged>,
     /// Batches written and not synced yet.
@@ -81,6 +83,12 @@ pub(crate) const fn reserve_bytes(segment_bytes: u64) -> u64 {
     if share < 2 * PAGE_BYTES as u64 { 2 * PAGE_BYTES as u64 } else { share }
 }
 
+/// Bytes of a segment that has room for a batch. One that is made larger than usual for it has the same reserve.
+fn segment_bytes_for(brings: Brings) -> u64 {
+    let need = (BATCHES_AT + batch_bytes(brings.bytes())) as u64;
+    need + reserve_bytes(2 * need)
+}
+
 /// Retired batches that are kept.
 const RETIRED_MAX: usize = 4;
 
@@ -109,9 +117,19 @@ impl Tail {
             standing: position.standing.clone(),
             damage: position.damage.clone(),
         };
-        let pages = header.encode().repeat(HEADER_PAGES);
-        segment.file.write_at(&pages, 0).map_err(Error::io("write", &segment.path))?;
-        segment.file.sync().map_err(Error::io("sync", &segment.path))?;
+        let mut pages = header.encode().repeat(HEADER_PAGES);
+        let write = |pages: &[u8]| {
+            segment.file.write_at(pages, 0).map_err(Error::io("write", &segment.path))?;
+            segment.file.sync().map_err(Error::io("sync", &segment.path))
+        };
+        if !header.damage.is_empty() {
+            // The ranges first, and the sector that makes a header of them when they are durable: half of it would be none.
+            let whole = pages.clone();
+            pages.chunks_mut(PAGE_BYTES).for_each(|page| page[..SECTOR_BYTES].fill(0));
+            write(&pages)?;
+            pages = whole;
+        }
+        write(&pages)?;
         Ok(Tail { segment, salt: header.salt, offset: BATCHES_AT as u64 })
     }
 
@@ -140,10 +158,13 @@ impl Writer {
         damage
     }
 
-    /// Whether a change with so many bytes of entries can be staged without waiting for a segment.
-    pub(crate) fn is_ready(&mut self, more_bytes: usize) -> bool {
-        let joins = |batch: &Staged| batch.accepts(false, more_bytes, self.batch_bytes_max);
-        self.staged.last().is_some_and(joins) || !self.rotates_for(more_bytes) || self.pool.is_ready()
+    /// Whether entries of so many bytes can be staged without waiting for a segment.
+    pub(crate) fn is_ready(&mut self, bytes: usize) -> bool {
+        let brings = Brings::Entries(bytes);
+        let joins = |batch: &Staged| batch.accepts(false, brings, self.batch_bytes_max);
+        self.staged.last().is_some_and(joins)
+            || !self.rotates_for(brings)
+            || self.pool.is_ready(segment_bytes_for(brings))
     }
 
     /// Room that is left for batches after what is staged.
@@ -157,29 +178,22 @@ impl Writer {
     }
 
     /// Whether a fresh batch needs another segment.
-    fn rotates_for(&self, more_bytes: usize) -> bool {
-        let reserve = if more_bytes == 0 { 0 } else { reserve_bytes(self.segment().bytes) };
-        batch_bytes(more_bytes) as u64 + reserve > self.room()
+    fn rotates_for(&self, brings: Brings) -> bool {
+        batch_bytes(brings.bytes()) as u64 + brings.leaves(reserve_bytes(self.segment().bytes)) > self.room()
     }
 
     /// The batch that a change goes to: the last one staged if it can take it, or a fresh one.
-    pub(crate) fn batch(&mut self, cuts: bool, more_bytes: usize) -> Result<&mut Staged, Error> {
-        if !self.staged.last().is_some_and(|batch| batch.accepts(cuts, more_bytes, self.batch_bytes_max)) {
-            self.fresh_batch(more_bytes)?;
+    pub(crate) fn batch(&mut self, cuts: bool, brings: Brings) -> Result<&mut Staged, Error> {
+        if !self.staged.last().is_some_and(|batch| batch.accepts(cuts, brings, self.batch_bytes_max)) {
+            self.fresh_batch(brings)?;
         }
         let batch = self.staged.last_mut().expect("there, or just pushed");
         batch.cuts |= cuts;
         Ok(batch)
     }
 
-    fn fresh_batch(&mut self, more_bytes: usize) -> Result<(), Error> {
-        let opens = if self.rotates_for(more_bytes) {
-            // One that is made larger than usual for a large append has the same reserve.
-            let need = (BATCHES_AT + batch_bytes(more_bytes)) as u64;
-            Some(self.pool.take(need + reserve_bytes(2 * need))?)
-        } else {
-            None
-        };
+    fn fresh_batch(&mut self, brings: Brings) -> Result<(), Error> {
+        let opens = if self.rotates_for(brings) { Some(self.pool.take(segment_bytes_for(brings))?) } else { None };
         let room = opens.as_ref().map_or_else(|| self.room(), |segment| segment.bytes - BATCHES_AT as u64);
         let reserve = reserve_bytes(opens.as_ref().unwrap_or_else(|| self.segment()).bytes);
         let standing = self.standing().clone();
@@ -190,8 +204,7 @@ impl Writer {
     /// Stages entries that follow the log or override its end.
     pub(crate) fn append(&mut self, entries: &[Entry], state: Option<&[u8]>) -> Result<(), Error> {
         let cuts = entries.first().is_some_and(|first| first.index() <= self.standing().last.index);
-        let bytes = entries.iter().map(|entry| entry.frame().len()).sum();
-        self.batch(cuts, bytes)?.append(entries, state);
+        self.batch(cuts, Brings::entries(entries))?.append(entries, state);
         self.stats.entries_appended += entries.len() as u64;
         Ok(())
     }
@@ -211,25 +224,24 @@ impl Writer {
 
     /// Stages a new end.
     pub(crate) fn cut(&mut self, base: EntryId, last: EntryId) -> Result<(), Error> {
-        let standing = &mut self.batch(true, 0)?.standing;
+        let standing = &mut self.batch(true, Brings::Truncation)?.standing;
         (standing.base, standing.last) = (base, last);
         Ok(())
     }
 
     /// Stages a new beginning.
     pub(crate) fn rebase(&mut self, base: EntryId) -> Result<(), Error> {
-        self.batch(false, 0)?.standing.base = base;
+        self.batch(false, Brings::Truncation)?.standing.base = base;
         Ok(())
     }
 
     /// Puts entries in the place of lost ones, durably, and proves it: otherwise they would count as lost again.
     pub(crate) fn fill(&mut self, entries: &[Entry]) -> Result<(), Error> {
         self.sync()?;
-        let bytes = entries.iter().map(|entry| entry.frame().len()).sum();
-        self.fresh_batch(bytes)?;
+        self.fresh_batch(Brings::entries(entries))?;
         self.staged.last_mut().expect("just pushed").fill(entries);
         self.sync()?;
-        self.mark()
+        self.mark(Brings::State)
     }
 
     /// Writes what is staged. An error leaves the writer unusable.
@@ -254,9 +266,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes an empty batch, which proves durable all that came before it: the next opening need not write that again.
-    pub(crate) fn mark(&mut self) -> Result<(), Error> {
-        self.batch(false, 0)?;
+    /// Proves durable all entries that have been synced, by an empty batch if there is no proof yet: the next opening need
+    /// not write them again. `brings` says how much the proof is worth.
+    pub(crate) fn mark(&mut self, brings: Brings) -> Result<(), Error> {
+        if self.unmarked {
+            self.batch(false, brings)?;
+        }
         self.sync()
     }
 
@@ -266,6 +281,7 @@ impl Writer {
         }
         batch.mend(&mut self.damage);
         let (salt, durable_batch, chain) = (self.tail.salt, self.durable_batch, self.chain);
+        self.unmarked = !batch.offsets.is_empty() || (self.unmarked && durable_batch < self.seq);
         self.chain = batch.seal(&mut self.written, &Seal { salt, seq: self.seq + 1, durable_batch, chain });
         self.seq += 1;
         let Tail { segment, offset, .. } = &mut self.tail;
@@ -321,7 +337,8 @@ impl Writer {
 
     /// Gives up the oldest segments while nothing durable lies in them. In order, so that a crash leaves no gap.
     pub(crate) fn purge(&mut self) {
-        if self.older.is_empty() {
+        if self.older.is_empty() || !self.damage.is_empty() {
+            // Where entries are lost, what is in no place that is known may still be somewhere.
             return;
         }
         let oldest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).oldest_segment();

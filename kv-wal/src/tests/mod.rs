@@ -3,11 +3,15 @@
 mod damage;
 mod faults;
 mod golden;
+mod hostile;
+mod limits;
 mod model;
 #[cfg(feature = "planted")]
 mod planted;
 mod power;
 mod repair;
+mod scan;
+mod scrub;
 mod torn;
 mod wal;
 
@@ -22,6 +26,12 @@ use crate::{Error, Log, Options, Recovery};
 pub(crate) const SMALL: Options =
     Options { segment_bytes: 64 << 10, batch_bytes_max: 16 << 10, expect: None, prepare_ahead: false };
 
+/// So many random cases; `KV_TEST_FACTOR` times as many for a long run.
+fn cases(count: u32) -> proptest::test_runner::Config {
+    let factor = std::env::var("KV_TEST_FACTOR").ok().and_then(|factor| factor.parse::<u32>().ok()).unwrap_or(1);
+    proptest::test_runner::Config::with_cases(count * factor)
+}
+
 pub(crate) fn id(term: u64, index: u64) -> EntryId {
     EntryId::new(Term::new(term), Index::new(index))
 }
@@ -30,7 +40,7 @@ pub(crate) fn id(term: u64, index: u64) -> EntryId {
 pub(crate) fn entry(term: u64, index: u64, payload_bytes: usize) -> Entry {
     let mut payload = format!("{index}@{term} ").into_bytes();
     payload.resize(payload_bytes.max(payload.len()), b'.');
-    Entry::encode(&mut BytesMut::new(), id(term, index), index * 10, Kind(1), &payload)
+    Entry::encode(&mut BytesMut::new(), id(term, index), index.wrapping_mul(10), Kind(1), &payload)
 }
 
 pub(crate) fn entries(term: u64, indexes: std::ops::RangeInclusive<u64>) -> Vec<Entry> {

@@ -8,13 +8,13 @@ use crate::record::{Entry, Index};
 use crate::{Log, Options};
 
 /// What a caller can do. Numbers are fractions of what is possible, so that every step is allowed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Append { count: u64, payload_bytes: usize, state: Option<u8> },
     Override { back: u64, count: u64 },
     TruncateSuffix { back: u64 },
     TruncatePrefix { ahead: u64 },
-    Reset { ahead: u64 },
+    Reset { by: i64 },
     Write,
     Sync,
     Reopen,
@@ -27,7 +27,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         2 => (1..9u64, 1..4u64).prop_map(|(back, count)| Step::Override { back, count }),
         1 => (0..9u64).prop_map(|back| Step::TruncateSuffix { back }),
         1 => (0..20u64).prop_map(|ahead| Step::TruncatePrefix { ahead }),
-        1 => (0..30u64).prop_map(|ahead| Step::Reset { ahead }),
+        1 => (-20..30i64).prop_map(|by| Step::Reset { by }),
         2 => Just(Step::Write),
         6 => Just(Step::Sync),
         1 => Just(Step::Reopen),
@@ -59,8 +59,8 @@ pub(crate) fn apply(step: &Step, term: u64, log: &mut Log, view: &mut View) -> R
             view.entries.retain(|entry| entry.index().get() > upto);
             Ok(())
         }
-        Step::Reset { ahead } => {
-            view.base = id(term, base + ahead);
+        Step::Reset { by } => {
+            view.base = id(term, base.saturating_add_signed(by));
             view.entries.clear();
             log.reset(view.base)
         }
@@ -83,7 +83,7 @@ fn append(log: &mut Log, view: &mut View, entries: Vec<Entry>, state: Option<Byt
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(super::cases(60))]
 
     #[test]
     fn the_log_is_a_vector(steps in proptest::collection::vec(step(), 1..60), batch_bytes_max in 0..20_000usize) {

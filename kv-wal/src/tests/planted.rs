@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, TestRng, TestRunner};
 
-use super::model::step;
+use super::model::{Step, step};
 use super::{damage, power, torn};
 use crate::format::{BatchHeader, SECTOR_BYTES};
 use crate::planted::{Mistake, plant};
@@ -37,6 +37,13 @@ fn life(seed: u64) {
     power::Life::new(seed, if seed.is_multiple_of(2) { 0 } else { 16 << 10 }).run(&steps);
 }
 
+/// The same, of a history that uses up segments and gives them up all the time.
+fn recycling_life(seed: u64) {
+    let append = Step::Append { count: 3, payload_bytes: 9000, state: Some(1) };
+    let round = [append, Step::TruncatePrefix { ahead: 19 }, Step::Sync];
+    power::Life::new(seed, 0).run(&round.repeat(20));
+}
+
 #[test]
 fn no_sync() {
     expect_found(Mistake::NoSync, 100, life);
@@ -53,10 +60,11 @@ fn a_checksum_that_omits_the_length() {
         let dir = tempfile::tempdir().unwrap();
         damage::history(dir.path());
         let bytes = std::fs::read(&super::segments(dir.path())[0]).unwrap();
+        let salt = u64::from_le_bytes(bytes[damage::batch(0) + 8..][..8].try_into().unwrap());
         for at in 0..SECTOR_BYTES {
             let mut header = bytes[damage::batch(0)..][..SECTOR_BYTES].to_vec();
             header[at] ^= 1;
-            assert!(BatchHeader::decode(&header).is_err(), "byte {at}");
+            assert!(BatchHeader::decode(&header, salt).is_err(), "byte {at}");
         }
     };
     expect_found(Mistake::ChecksumOmitsLength, 20, every_byte_of_a_header);
@@ -69,12 +77,22 @@ fn a_recycled_segment_as_it_is() {
 
 #[test]
 fn a_recycled_segment_under_its_old_name() {
-    expect_found(Mistake::RecycledUnderItsOldName, 3000, life);
+    expect_found(Mistake::RecycledUnderItsOldName, 3000, recycling_life);
 }
 
 #[test]
 fn opened_without_writing_again() {
     expect_found(Mistake::OpenedWithoutWritingAgain, 3000, life);
+}
+
+#[test]
+fn opened_without_writing_the_header_again() {
+    expect_found(Mistake::OpenedWithoutWritingTheHeaderAgain, 3000, life);
+}
+
+#[test]
+fn erased_by_zeros() {
+    expect_found(Mistake::ErasedByZeros, 300, power::an_opening_that_fails_is_done_again_by_the_next);
 }
 
 #[test]

@@ -93,7 +93,7 @@ pub(super) fn a_write_that_misses_any_one_sector_is_cut_there() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(super::cases(40))]
 
     #[test]
     fn a_write_of_which_any_sectors_arrived_is_cut_to_whole_batches(reached in any::<u64>()) {

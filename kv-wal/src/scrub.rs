@@ -1,0 +1,304 @@
+//! Verifies what is durable before anybody needs it: reads every segment again, little by little, from the disk itself.
+//!
+//! A batch is bad if its header or its body does not match its checksum. What the next opening would lose by that is
+//! *suspect*: of a batch whose header is sound, the entries whose own checksums fail; without a header, all of them, though
+//! they can still be read one by one. [`Log::repair`](crate::Log::repair) takes suspect entries as it takes lost ones.
+//!
+//! Reads go past the page cache, which may hold what the disk has lost. Only what is published is read: that is durable
+//! and does not change. A segment being read is kept from being used again.
+
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::error::{Damage, Error};
+use crate::format::{BATCHES_AT, BatchHeader, HEADER_PAGES, PAGE_BYTES, SECTOR_BYTES, SegmentHeader};
+use crate::fs::{File, Fs};
+use crate::reader::Reader;
+use crate::record::{Entry, Index};
+use crate::segment::Segment;
+
+/// Bytes read by one call.
+const READ_BYTES: usize = 256 << 10;
+/// Bytes that a thread verifies between two pauses.
+const STEP_BYTES: usize = 1 << 20;
+/// A thread begins a pass no sooner than this after the one before.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Verifies a log pass by pass, each of them in steps, on whatever thread calls it. Get one by
+/// [`Log::scrubber`](crate::Log::scrubber) or [`Wal::scrubber`](crate::Wal::scrubber).
+#[derive(Debug)]
+pub struct Scrubber {
+    fs: Arc<dyn Fs>,
+    reader: Reader,
+    pages: Pages,
+    /// The segment being verified.
+    place: Option<Place>,
+    /// Number of the last one verified in this pass.
+    done: u64,
+}
+
+/// What a step has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Bytes read.
+    pub bytes: u64,
+    /// Batches and header pages that are damaged, whether what they hold counts or not.
+    pub flaws: Vec<Flaw>,
+    /// Entries that the next opening would find lost by these: repair them. See [`Reader::suspects`].
+    pub suspects: Vec<Damage>,
+    /// Whether the pass has ended: the next step begins another.
+    pub finished: bool,
+}
+
+/// Where a batch or a header page is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// The segment.
+    pub path: PathBuf,
+    /// Where in it the damage begins, or the batch that has it.
+    pub offset: u64,
+}
+
+/// How far a segment has been verified.
+#[derive(Debug)]
+struct Place {
+    segment: Arc<Segment>,
+    file: Arc<dyn File>,
+    salt: u64,
+    offset: usize,
+}
+
+impl Scrubber {
+    pub(crate) fn new(fs: Arc<dyn Fs>, reader: Reader) -> Scrubber {
+        Scrubber { fs, reader, pages: Pages::default(), place: None, done: 0 }
+    }
+
+    /// Verifies the next batches, about `bytes_max` bytes of them; at least one batch.
+    ///
+    /// ```
+    /// # use kv_wal::{Log, Options};
+    /// # fn main() -> Result<(), kv_wal::Error> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let (log, _) = Log::open(dir.path(), Options { segment_bytes: 1 << 20, ..Options::default() })?;
+    /// let mut scrubber = log.scrubber();
+    /// loop {
+    ///     let scrubbed = scrubber.step(1 << 20)?;
+    ///     for lost in &scrubbed.suspects {
+    ///         println!("{lost}: fetch them from elsewhere, and give them to Log::repair");
+    ///     }
+    ///     if scrubbed.finished {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A segment cannot be opened. (What cannot be read is a flaw, and no error.) The next call tries again.
+    pub fn step(&mut self, bytes_max: usize) -> Result<Scrubbed, Error> {
+        let mut scrubbed = Scrubbed::default();
+        while scrubbed.bytes < bytes_max.max(1) as u64 {
+            if self.place.is_none() {
+                self.place = self.next_segment(&mut scrubbed)?;
+            }
+            let Some(mut place) = self.place.take() else {
+                (self.done, scrubbed.finished) = (0, true);
+                break;
+            };
+            let end = place.segment.published();
+            if place.offset < end {
+                self.batch(&mut place, end, &mut scrubbed);
+                self.place = Some(place);
+            }
+        }
+        Ok(scrubbed)
+    }
+
+    /// Opens the next segment that holds entries, and verifies its header.
+    fn next_segment(&mut self, scrubbed: &mut Scrubbed) -> Result<Option<Place>, Error> {
+        while let Some(segment) = self.reader.segment_after(self.done) {
+            let file = match self.fs.open_direct(&segment.path) {
+                // Purged since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.done = segment.seq;
+                    continue;
+                }
+                file => file.map_err(Error::io("open", &segment.path))?,
+            };
+            self.done = segment.seq;
+            scrubbed.bytes += BATCHES_AT as u64;
+            let pages: Vec<_> = (0..HEADER_PAGES).map(|page| self.header(&segment, &*file, page, scrubbed)).collect();
+            let whole = 0..segment.published();
+            match pages.into_iter().flatten().next() {
+                Some(header) => {
+                    return Ok(Some(Place { segment, file, salt: header.salt, offset: BATCHES_AT }));
+                }
+                None => scrubbed.suspects.extend(self.reader.suspect(&segment, &whole, |_, _| true)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn header(
+        &mut self,
+        segment: &Segment,
+        file: &dyn File,
+        page: usize,
+        scrubbed: &mut Scrubbed,
+    ) -> Option<SegmentHeader> {
+        let bytes = self.pages.read(segment, file, page * PAGE_BYTES, PAGE_BYTES);
+        let header = bytes.ok().and_then(|page| SegmentHeader::decode_page(page).ok());
+        let header = header.filter(|header| header.seq == segment.seq);
+        if header.is_none() {
+            scrubbed.flaws.push(Flaw { path: segment.path.clone(), offset: (page * PAGE_BYTES) as u64 });
+        }
+        header
+    }
+
+    /// Verifies the batch at a place, and moves on to the next; or over what has no header.
+    fn batch(&mut self, place: &mut Place, end: usize, scrubbed: &mut Scrubbed) {
+        let (start, segment) = (place.offset, place.segment.clone());
+        let flaw = || Flaw { path: segment.path.clone(), offset: start as u64 };
+        let Some(header) = self.batch_header(place, end) else {
+            // As recovery does it: the next header of this segment ends what is lost.
+            place.offset += PAGE_BYTES;
+            while place.offset < end && self.batch_header(place, end).is_none() {
+                place.offset += PAGE_BYTES;
+            }
+            scrubbed.bytes += (place.offset - start) as u64;
+            scrubbed.flaws.push(flaw());
+            scrubbed.suspects.extend(self.reader.suspect(&segment, &(start..place.offset), |_, _| true));
+            return;
+        };
+        place.offset += header.total_bytes();
+        scrubbed.bytes += header.total_bytes() as u64;
+        if header.count > 0 && self.body_crc(place, start + SECTOR_BYTES..place.offset) != Some(header.body_crc) {
+            scrubbed.flaws.push(flaw());
+            let pages = &mut self.pages;
+            let is_bad = |index: Index, offset: usize| !pages.has_entry(place, index, offset);
+            scrubbed.suspects.extend(self.reader.suspect(&segment, &(start..place.offset), is_bad));
+        }
+    }
+
+    fn batch_header(&mut self, place: &Place, end: usize) -> Option<BatchHeader> {
+        let page = self.pages.read(&place.segment, &*place.file, place.offset, PAGE_BYTES).ok()?;
+        let header = BatchHeader::decode(&page[..SECTOR_BYTES], place.salt).ok()?;
+        (header.total_bytes() <= end - place.offset).then_some(header)
+    }
+
+    /// `None` if a part of it cannot be read.
+    fn body_crc(&mut self, place: &Place, body: Range<usize>) -> Option<u32> {
+        let mut crc = 0;
+        let mut at = body.start;
+        while at < body.end {
+            let bytes = (body.end - at).min(READ_BYTES - at % PAGE_BYTES);
+            crc = crc32c::crc32c_append(crc, self.pages.read(&place.segment, &*place.file, at, bytes).ok()?);
+            at += bytes;
+        }
+        Some(crc)
+    }
+}
+
+/// Memory that the disk can be read into directly.
+#[derive(Debug, Default)]
+struct Pages {
+    memory: Vec<u8>,
+}
+
+impl Pages {
+    /// Bytes of a file, read as whole pages.
+    fn read(&mut self, segment: &Segment, file: &dyn File, offset: usize, bytes: usize) -> io::Result<&[u8]> {
+        let start = offset / PAGE_BYTES * PAGE_BYTES;
+        let whole = (offset + bytes).next_multiple_of(PAGE_BYTES) - start;
+        if self.memory.len() < whole + PAGE_BYTES {
+            self.memory.resize(whole.max(READ_BYTES) + PAGE_BYTES, 0);
+        }
+        let aligned = self.memory.as_ptr().align_offset(PAGE_BYTES);
+        let buffer = &mut self.memory[aligned..aligned + whole];
+        match file.read_at(buffer, start as u64) {
+            // Such reads are not for this disk.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => segment.file.read_at(buffer, start as u64)?,
+            result => result?,
+        }
+        Ok(&buffer[offset - start..][..bytes])
+    }
+
+    /// Whether the entry is at `offset`, as it should be.
+    fn has_entry(&mut self, place: &Place, index: Index, offset: usize) -> bool {
+        let (segment, file) = (&*place.segment, &*place.file);
+        let mut bytes = crate::record::HEADER_BYTES;
+        if let Ok(header) = self.read(segment, file, offset, bytes)
+            && let Err(crate::record::DecodeError::Short { needed, .. }) = Entry::frame_bytes_of(header)
+        {
+            bytes = needed;
+        }
+        let inside = offset + bytes <= segment.published();
+        inside && self.read(segment, file, offset, bytes).is_ok_and(|frame| Entry::is_entry(frame, index))
+    }
+}
+
+/// A thread that scrubs until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Background {
+    stop: Arc<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    asked: Mutex<bool>,
+    told: Condvar,
+}
+
+impl Stop {
+    /// Waits, unless asked to stop. Whether to go on.
+    fn pause(&self, time: Duration) -> bool {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = self.told.wait_timeout_while(asked, time, |asked| !*asked);
+        !*result.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Background {
+    /// Reads at most `bytes_per_second`, and tells `report` of each step that has found something or ended a pass.
+    pub(crate) fn start(
+        mut scrubber: Scrubber,
+        bytes_per_second: u64,
+        mut report: impl FnMut(&Scrubbed) + Send + 'static,
+    ) -> io::Result<Background> {
+        let stop = Arc::<Stop>::default();
+        let stopping = stop.clone();
+        let work = move || {
+            let mut pause = Duration::ZERO;
+            while stopping.pause(pause) {
+                pause = PAUSE;
+                match scrubber.step(STEP_BYTES) {
+                    Ok(scrubbed) => {
+                        if !scrubbed.flaws.is_empty() || scrubbed.finished {
+                            report(&scrubbed);
+                        }
+                        let paced = Duration::from_secs_f64(scrubbed.bytes as f64 / bytes_per_second.max(1) as f64);
+                        pause = if scrubbed.finished { PAUSE.max(paced) } else { paced };
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot scrub the log"),
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("kv-wal-scrub".to_owned()).spawn(work)?;
+        Ok(Background { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        *self.stop.asked.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.stop.told.notify_all();
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
