@@ -176,17 +176,15 @@ pub enum Error {
 impl Error {
     /// For `map_err`: names the file and the operation.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-        let path = path.to_owned();
-        move |source| Error::Io { action, path, source: Arc::new(source) }
+        move |source| Error::Io { action, path: path.to_owned(), source: Arc::new(source) }
     }
 
     /// For `map_err` of making a segment: tells a full disk from a broken one. Elsewhere a full disk is an error like any
     /// other: where there are zeros already, writing needs no room.
     pub(crate) fn preparing(path: &Path) -> impl FnOnce(io::Error) -> Error {
-        let path = path.to_owned();
         move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { path },
-            _ => Error::io("prepare", &path)(source),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { path: path.to_owned() },
+            _ => Error::io("prepare", path)(source),
         }
     }
 }
