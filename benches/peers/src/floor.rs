@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use crate::{Rival, SEGMENT_BYTES, Shape, kv_wal, payload};
+use crate::{Rival, SEGMENT_BYTES, Shape, fill, kv_wal, payload};
 
 struct Floor {
     file: File,
@@ -20,10 +20,7 @@ struct Floor {
 pub fn start(dir: &Path, shape: Shape) -> Box<dyn Rival> {
     let pages = payload(kv_wal::batch_bytes(&dir.join("measured"), shape.payload_bytes) as usize);
     let file = File::create_new(dir.join("floor")).expect("file opens");
-    let zeros = vec![0; 256 << 10];
-    for offset in (0..SEGMENT_BYTES).step_by(zeros.len()) {
-        file.write_all_at(&zeros, offset).expect("zeros written");
-    }
+    fill(&file, 0, 256 << 10).expect("zeros written");
     file.sync_all().expect("zeros synced");
     Box::new(Floor { file, pages, written: AtomicU64::new(0) })
 }

@@ -16,6 +16,8 @@ pub mod redb;
 
 use std::any::Any;
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -188,4 +190,14 @@ pub fn scratch(default: &str) -> TempDir {
 pub fn settle(dir: &Path) {
     let dir = File::open(dir).expect("the directory opens");
     rustix::fs::syncfs(dir).expect("file system synced");
+}
+
+/// Writes `byte` to the first [`SEGMENT_BYTES`] of a file, so many bytes a call.
+///
+/// # Errors
+///
+/// As the system says.
+pub fn fill(file: &File, byte: u8, call_bytes: usize) -> io::Result<()> {
+    let bytes = vec![byte; call_bytes];
+    (0..SEGMENT_BYTES).step_by(call_bytes).try_for_each(|offset| file.write_all_at(&bytes, offset))
 }

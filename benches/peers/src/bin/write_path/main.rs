@@ -16,8 +16,10 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kv_peers::SEGMENT_BYTES;
+
 use crate::place::Place;
-use crate::segment::{Prepared, SEGMENT_BYTES};
+use crate::segment::Prepared;
 use crate::way::{Way, pages_of};
 
 /// Batches to measure: name, bytes, rounds.

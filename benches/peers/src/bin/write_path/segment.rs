@@ -2,13 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use kv_peers::{SEGMENT_BYTES, fill};
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 
-/// Bytes of a segment.
-pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
 /// Any byte but zero.
 const OTHER_BYTE: u8 = 0xa5;
 
@@ -60,9 +58,4 @@ impl Prepared {
         }
         Ok(file)
     }
-}
-
-fn fill(file: &File, byte: u8, call_bytes: usize) -> io::Result<()> {
-    let bytes = vec![byte; call_bytes];
-    (0..SEGMENT_BYTES).step_by(call_bytes).try_for_each(|offset| file.write_all_at(&bytes, offset))
 }

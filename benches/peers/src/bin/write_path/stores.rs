@@ -7,7 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::segment::{Prepared, SEGMENT_BYTES};
+use kv_peers::SEGMENT_BYTES;
+
+use crate::segment::Prepared;
 use crate::way::map;
 
 const RECORD_BYTES: usize = 256;
