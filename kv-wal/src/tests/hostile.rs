@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 
@@ -12,6 +12,12 @@ use crate::format::{PAGE_BYTES, SECTOR_BYTES};
 use crate::record::Index;
 use crate::testing::{SimFs, reseal};
 use crate::{Log, scan};
+
+static PRISTINE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    history(dir.path());
+    dir
+});
 
 /// Does with a log whatever one can do. Errors are fine, and so are wrong entries: nobody else vouches for these files.
 fn use_it(dir: &Path) {
@@ -56,11 +62,7 @@ proptest! {
     fn what_has_a_checksum_may_still_lie(
         changes in proptest::collection::vec((any::<u64>(), 0..8u64, 0..60usize, 0..4u8, value()), 1..6),
     ) {
-        let (pristine, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        history(pristine.path());
-        for path in segments(pristine.path()) {
-            fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
-        }
+        let dir = copy_dir(PRISTINE.path());
         for (which, page, at, width, value) in changes {
             let paths = segments(dir.path());
             let path = &paths[which as usize % paths.len()];
@@ -78,9 +80,7 @@ proptest! {
     /// Files of nothing but noise, with and without a header that is right.
     #[test]
     fn noise_is_no_log(noise in proptest::collection::vec(any::<u8>(), 0..20_000), header in any::<bool>()) {
-        let pristine = tempfile::tempdir().unwrap();
-        history(pristine.path());
-        let dir = copy_dir(pristine.path());
+        let dir = copy_dir(PRISTINE.path());
         let path = segments(dir.path()).pop().unwrap();
         let mut bytes = fs::read(&path).unwrap();
         let start = if header { 2 * PAGE_BYTES } else { 0 };
