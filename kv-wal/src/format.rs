@@ -424,6 +424,17 @@ impl BatchHeader {
         })
     }
 
+    /// Whether `pages` are a whole batch as it was written.
+    pub(crate) fn is_batch(pages: &[u8], salt: u64) -> bool {
+        let (sector, body) = pages.split_at(SECTOR_BYTES);
+        BatchHeader::decode(sector, salt).is_ok_and(|header| header.is_body(body))
+    }
+
+    /// Whether the body (all after the header's sector) is as it was written. A batch without entries needs none.
+    pub(crate) fn is_body(&self, body: &[u8]) -> bool {
+        self.count == 0 || crc32c::crc32c(body) == self.body_crc
+    }
+
     /// Bytes of pages the whole batch takes.
     pub(crate) fn total_bytes(&self) -> usize {
         batch_bytes(self.body_bytes as usize)

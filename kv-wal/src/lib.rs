@@ -47,6 +47,8 @@ mod wal;
 #[cfg(feature = "file")]
 mod walk;
 #[cfg(feature = "file")]
+mod window;
+#[cfg(feature = "file")]
 mod writer;
 
 #[cfg(all(test, feature = "file"))]

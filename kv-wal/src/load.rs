@@ -4,16 +4,27 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::LogId;
-use crate::format::{BATCHES_AT, Fault, PAGE_BYTES, SegmentHeader, is_blank};
-use crate::recovery::{Recovery, Replay, Verdict};
+use crate::format::{BATCHES_AT, Fault, PAGE_BYTES, SegmentHeader, is_blank, is_zero};
+use crate::recovery::{Recovery, Replay, TailFound, Verdict};
 use crate::segment::Segment;
 use crate::walk::{Found, walk};
+use crate::window::Window;
 
 /// A segment file and what its header says.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) segment: Arc<Segment>,
     pub(crate) header: Result<SegmentHeader, Fault>,
+}
+
+/// The part of the newest segment where the log goes on, if it does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rest {
+    pub(crate) start: usize,
+    /// To the end of the last page that holds more than zeros.
+    pub(crate) written_bytes: usize,
+    /// To the end of the last page that has not been erased since it was written.
+    pub(crate) torn_bytes: usize,
 }
 
 /// What reading has found.
@@ -25,8 +36,8 @@ pub(crate) struct Read {
     pub(crate) segments: VecDeque<Arc<Segment>>,
     /// Header of the newest of them, if it has one.
     pub(crate) newest: Option<SegmentHeader>,
-    /// What was read last: of the newest, if that has a header.
-    pub(crate) bytes: Vec<u8>,
+    /// What lies in the newest where nothing counts any more.
+    pub(crate) rest: Rest,
 }
 
 impl Loaded {
@@ -66,46 +77,50 @@ pub(crate) fn read(files: &[Loaded], mut observe: impl FnMut(&Segment, &Found, V
         return read;
     };
     let mut read = Read { id: Some(first.log_id), replay: Replay::starting_at(first), ..Read::default() };
+    let mut buffer = Vec::new();
     for at in 0..files.len() {
         let (Loaded { segment, header }, later) = (&files[at], &files[at + 1..]);
         read.segments.push_back(segment.clone());
+        read.newest = None;
         let Ok(header) = header else {
             read.replay.lose_segment();
-            read.newest = None;
             continue;
         };
-        segment.read_all(header.bytes, &mut read.bytes);
+        let mut window = Window::new(segment, header.bytes, &mut buffer);
         // A segment goes as far as the next one takes over. If that does not say where, as far as there are batches.
         let limit = later.iter().find_map(|next| Some(next.header.as_ref().ok()?.next_batch));
-        let found = walk(&read.bytes, header, limit);
+        let found = walk(&mut window, header, limit);
         let observe = |found: &Found, verdict| observe(segment, found, verdict);
         read.replay.segment(segment, header, found, !later.is_empty(), observe);
-        read.newest = Some(header.clone());
+        if later.is_empty() {
+            read.newest = Some(header.clone());
+            read.rest = rest(&mut window, segment, header.salt, &read.replay.tail);
+        }
     }
     read.replay.finish();
     read
 }
 
+fn rest(window: &mut Window<'_>, segment: &Segment, salt: u64, tail: &TailFound) -> Rest {
+    let Some(start) = tail.torn_at.or((!tail.damaged).then_some(tail.end)) else { return Rest::default() };
+    let mut rest = Rest { start, ..Rest::default() };
+    // A file that has been shortened stays as it is.
+    let present = segment.bytes as usize;
+    window.pages_from(start, |at, page| {
+        let end = at + PAGE_BYTES;
+        if end <= present && !is_zero(page) {
+            rest.written_bytes = end - start;
+            rest.torn_bytes = if is_blank(page, salt) { rest.torn_bytes } else { end - start };
+        }
+    });
+    rest
+}
+
 impl Read {
-    /// Where in the newest segment nothing counts any more, and how much has been written from there on: whole pages.
-    pub(crate) fn torn(&self) -> Option<(usize, usize)> {
-        let (tail, header) = (&self.replay.tail, self.newest.as_ref()?);
-        let start = tail.torn_at.or((!tail.damaged).then_some(tail.end))?;
-        Some((start, self.pages_from(start, |page| is_blank(page, header.salt))))
-    }
-
-    /// Bytes of the newest segment from `start` to the end of the last page that is not `empty`.
-    pub(crate) fn pages_from(&self, start: usize, empty: impl Fn(&[u8]) -> bool) -> usize {
-        // A file that has been shortened stays as it is.
-        let present = self.segments.back().map_or(0, |newest| newest.bytes as usize / PAGE_BYTES * PAGE_BYTES);
-        let mut pages = self.bytes[start..present.clamp(start, self.bytes.len())].chunks(PAGE_BYTES);
-        pages.rposition(|page| !empty(page)).map_or(0, |page| (page + 1) * PAGE_BYTES)
-    }
-
     pub(crate) fn recovery(&self) -> Recovery {
         let Read { replay, segments, .. } = self;
         Recovery {
-            report: replay.report(self.torn().map_or(0, |(_, bytes)| bytes) as u64),
+            report: replay.report(self.rest.torn_bytes as u64),
             base: replay.standing.base,
             last: replay.standing.last,
             entries_recovered: replay.catalog.entries(),

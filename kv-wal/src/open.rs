@@ -13,13 +13,14 @@
 //!    says what is lost.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use crate::error::{Error, LogId};
-use crate::format::{BATCHES_AT, Fault, HEADER_PAGES, SECTOR_BYTES, VERSION, erased_sector, is_zero};
+use crate::format::{BATCHES_AT, BatchHeader, Fault, HEADER_PAGES, SECTOR_BYTES, VERSION, erased_sector, is_zero};
 use crate::fs::{Fs, Lock};
-use crate::load::{Loaded, Read, read, take_prepared};
+use crate::load::{Loaded, Read, Rest, read, take_prepared};
 use crate::log::{Log, Options, Stats, lock_path};
 use crate::planted::{self, Mistake};
 use crate::pool::Pool;
@@ -97,14 +98,26 @@ fn settle(read: &Read) -> Result<(), Error> {
     }
     let unmarked = &read.replay.tail.unmarked[..];
     for range in if planted::is(Mistake::OpenedWithoutWritingAgain) { &[] } else { unmarked } {
-        write(&read.bytes[range.clone()], range.start)?;
+        write(&read_again(segment, range, header.salt)?, range.start)?;
     }
-    if let Some((start, _)) = read.torn().filter(|_| !planted::is(Mistake::CutButNotErased)) {
-        // What an earlier opening has erased may be on the disk still: it is erased again.
+    // What an earlier opening has erased may be on the disk still: it is erased again.
+    let Rest { start, written_bytes, .. } = read.rest;
+    if written_bytes > 0 && !planted::is(Mistake::CutButNotErased) {
         let erased = if planted::is(Mistake::ErasedByZeros) { [0; SECTOR_BYTES] } else { erased_sector(header.salt) };
-        write(&erased.repeat(read.pages_from(start, is_zero) / SECTOR_BYTES), start)?;
+        write(&erased.repeat(written_bytes / SECTOR_BYTES), start)?;
     }
     segment.file.sync().map_err(Error::io("sync", &segment.path))
+}
+
+/// A batch that has been found intact.
+fn read_again(segment: &Segment, range: &Range<usize>, salt: u64) -> Result<Vec<u8>, Error> {
+    let failed = Error::io("read", &segment.path);
+    let mut bytes = vec![0; range.len()];
+    match segment.file.read_at(&mut bytes, range.start as u64) {
+        Ok(()) if BatchHeader::is_batch(&bytes, salt) => Ok(bytes),
+        Ok(()) => Err(failed(io::Error::other("it does not read the same twice"))),
+        Err(error) => Err(failed(error)),
+    }
 }
 
 /// The writer goes on where the log ends.

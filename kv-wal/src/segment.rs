@@ -220,23 +220,20 @@ impl Segment {
         self.map.slice(start..self.published())
     }
 
-    /// The file as the disk has it, by reads: `bytes` of it, in a buffer that may have been used before. What the disk
-    /// refuses, or the file has not, becomes [`UNREADABLE_BYTE`], and is found by its checksum like any other damage; of
-    /// the latter a page is enough.
-    pub(crate) fn read_all(&self, bytes: u64, all: &mut Vec<u8>) {
-        all.resize(
-            bytes.min(self.bytes.next_multiple_of(PAGE_BYTES as u64) + PAGE_BYTES as u64) as usize,
-            UNREADABLE_BYTE,
-        );
-        let (present, absent) = all.split_at_mut(self.bytes.min(bytes) as usize);
+    /// The bytes from `offset` on, by reads. What the disk refuses, or the file has not, becomes [`UNREADABLE_BYTE`], and is
+    /// found by its checksum like any other damage.
+    pub(crate) fn read_or_spoil(&self, buffer: &mut [u8], offset: u64) {
+        let present = self.bytes.saturating_sub(offset).min(buffer.len() as u64) as usize;
+        let (present, absent) = buffer.split_at_mut(present);
         absent.fill(UNREADABLE_BYTE);
-        for (chunk, buffer) in present.chunks_mut(READ_BYTES).enumerate() {
-            let offset = (chunk * READ_BYTES) as u64;
-            if self.file.read_at(buffer, offset).is_ok() {
-                continue;
-            }
-            for (page, buffer) in buffer.chunks_mut(PAGE_BYTES).enumerate() {
-                self.read_or_spoil(buffer, offset + (page * PAGE_BYTES) as u64);
+        if self.file.read_at(present, offset).is_ok() {
+            return;
+        }
+        for (page, buffer) in present.chunks_mut(PAGE_BYTES).enumerate() {
+            let offset = offset + (page * PAGE_BYTES) as u64;
+            if let Err(error) = self.file.read_at(buffer, offset) {
+                tracing::warn!(segment = %self.path.display(), offset, %error, "unreadable page");
+                buffer.fill(UNREADABLE_BYTE);
             }
         }
     }
@@ -262,20 +259,11 @@ impl Segment {
         })
     }
 
-    /// A page, as [`Segment::read_all`] reads it.
+    /// A page, as [`Segment::read_or_spoil`] reads it.
     pub(crate) fn read_page(&self, page: u64) -> Vec<u8> {
-        let mut buffer = vec![UNREADABLE_BYTE; PAGE_BYTES];
-        let offset = page * PAGE_BYTES as u64;
-        let bytes = self.bytes.saturating_sub(offset).min(PAGE_BYTES as u64);
-        self.read_or_spoil(&mut buffer[..bytes as usize], offset);
+        let mut buffer = vec![0; PAGE_BYTES];
+        self.read_or_spoil(&mut buffer, page * PAGE_BYTES as u64);
         buffer
-    }
-
-    fn read_or_spoil(&self, buffer: &mut [u8], offset: u64) {
-        if let Err(error) = self.file.read_at(buffer, offset) {
-            tracing::warn!(segment = %self.path.display(), offset, %error, "unreadable page");
-            buffer.fill(UNREADABLE_BYTE);
-        }
     }
 }
 

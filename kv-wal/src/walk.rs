@@ -6,6 +6,7 @@
 
 use crate::format::{BATCHES_AT, BatchHeader, Fault, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, is_blank};
 use crate::record::{Entry, EntryId, HEADER_BYTES, Index, Term};
+use crate::window::Window;
 
 /// What can be proved about a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +49,16 @@ pub(crate) struct Piece {
     pub(crate) runs: Vec<EntryId>,
 }
 
-/// Walks `bytes`, a whole segment with header `segment`, as far as batch `limit` (exclusive), where the next segment
-/// takes over; to the end of what is there if none does.
-pub(crate) fn walk(bytes: &[u8], segment: &SegmentHeader, limit: Option<u64>) -> Vec<Found> {
+/// Walks a segment with header `segment` as far as batch `limit` (exclusive), where the next segment takes over; to the end
+/// of what is there if none does.
+pub(crate) fn walk(window: &mut Window<'_>, segment: &SegmentHeader, limit: Option<u64>) -> Vec<Found> {
     let mut found = Vec::new();
     let (mut offset, mut seq, mut chain) = (BATCHES_AT, segment.next_batch, Some(segment.chain));
     while limit.is_none_or(|limit| seq < limit) {
-        match header_at(bytes, offset, segment.salt) {
+        match header_at(window, offset, segment.salt) {
             Ok(header) if header.seq == seq => {
-                let item = examine(header, chain, bytes, offset);
+                let body = window.get(offset + SECTOR_BYTES..offset + header.total_bytes());
+                let item = examine(header, chain, body, offset);
                 let header = &item.batch.as_ref().expect("its header is sound").header;
                 (offset, seq, chain) = (offset + header.total_bytes(), seq + 1, Some(header.crc));
                 found.push(item);
@@ -64,8 +66,8 @@ pub(crate) fn walk(bytes: &[u8], segment: &SegmentHeader, limit: Option<u64>) ->
             other => {
                 let blank = matches!(other, Err(Fault::Blank));
                 let evidence = if blank { Evidence::Unwritten } else { Evidence::Spoiled };
-                let later = resync(bytes, offset, segment.salt, seq, limit);
-                let nothing = blank && later.is_none() && limit.is_none() && is_blank(&bytes[offset..], segment.salt);
+                let Rest { later, all_blank } = rest(window, offset, segment.salt, seq, limit);
+                let nothing = blank && all_blank && limit.is_none();
                 let full = limit.is_none() && (offset + PAGE_BYTES) as u64 > segment.bytes;
                 if !nothing && !full {
                     found.push(Found { seq, evidence, batch: None, offset });
@@ -79,24 +81,43 @@ pub(crate) fn walk(bytes: &[u8], segment: &SegmentHeader, limit: Option<u64>) ->
 }
 
 /// The header at `offset`, if it is one of this use of the file and its batch ends within it.
-fn header_at(bytes: &[u8], offset: usize, salt: u64) -> Result<BatchHeader, Fault> {
-    let sector = bytes.get(offset..offset + SECTOR_BYTES).ok_or(Fault::Unreadable)?;
-    let header = BatchHeader::decode(sector, salt)?;
-    if header.total_bytes() <= bytes.len() - offset { Ok(header) } else { Err(Fault::Unreadable) }
+fn header_at(window: &mut Window<'_>, offset: usize, salt: u64) -> Result<BatchHeader, Fault> {
+    let room = window.bytes().saturating_sub(offset);
+    if room < SECTOR_BYTES {
+        return Err(Fault::Unreadable);
+    }
+    let header = BatchHeader::decode(window.get(offset..offset + SECTOR_BYTES), salt)?;
+    if header.total_bytes() <= room { Ok(header) } else { Err(Fault::Unreadable) }
 }
 
-/// The next batch whose header is sound.
-fn resync(bytes: &[u8], offset: usize, salt: u64, seq: u64, limit: Option<u64>) -> Option<(usize, BatchHeader)> {
-    (offset + PAGE_BYTES..bytes.len()).step_by(PAGE_BYTES).find_map(|at| {
-        let header = header_at(bytes, at, salt).ok()?;
-        (header.seq > seq && limit.is_none_or(|limit| header.seq < limit)).then_some((at, header))
-    })
+/// What follows a place where no header is.
+struct Rest {
+    /// The next batch whose header is sound.
+    later: Option<(usize, BatchHeader)>,
+    /// Nothing has been written there.
+    all_blank: bool,
 }
 
-fn examine(header: BatchHeader, chain: Option<u32>, bytes: &[u8], offset: usize) -> Found {
-    let body = &bytes[offset + SECTOR_BYTES..offset + header.total_bytes()];
-    // A batch without entries is all in its header.
-    let sound = header.count == 0 || crc32c::crc32c(body) == header.body_crc;
+fn rest(window: &mut Window<'_>, offset: usize, salt: u64, seq: u64, limit: Option<u64>) -> Rest {
+    let mut all_blank = true;
+    for at in (offset..window.bytes()).step_by(PAGE_BYTES) {
+        if is_blank(window.get(at..(at + PAGE_BYTES).min(window.bytes())), salt) {
+            continue;
+        }
+        all_blank = false;
+        if at > offset
+            && let Ok(header) = header_at(window, at, salt)
+            && header.seq > seq
+            && limit.is_none_or(|limit| header.seq < limit)
+        {
+            return Rest { later: Some((at, header)), all_blank };
+        }
+    }
+    Rest { later: None, all_blank }
+}
+
+fn examine(header: BatchHeader, chain: Option<u32>, body: &[u8], offset: usize) -> Found {
+    let sound = header.is_body(body);
     let chained = chain.is_none_or(|chain| chain == header.chain);
     let pieces = pieces(&header, body, sound);
     let whole = pieces.iter().map(|piece| piece.offsets.len()).sum::<usize>() == header.count as usize;
