@@ -25,10 +25,14 @@ use crate::segment::Segment;
 pub(crate) struct Catalog {
     base: EntryId,
     last: EntryId,
+    /// How often the end of the log has been cut.
+    cuts: u32,
     spans: VecDeque<Span>,
     /// First entry of each run of equal terms.
     runs: VecDeque<EntryId>,
     damage: DamageList,
+    /// All segments of the log, oldest first.
+    segments: VecDeque<Arc<Segment>>,
     /// Entries that are here, and that the next opening would find lost.
     suspects: DamageList,
 }
@@ -124,14 +128,44 @@ impl Catalog {
         self.damage = damage;
     }
 
+    /// Forgets the entries that count as lost though they are here.
+    pub(crate) fn lose(&mut self, damage: &DamageList) {
+        for range in damage.ranges() {
+            let end = range.last.map_or(Index::new(u64::MAX), Index::next);
+            if self.spans.iter().any(|span| span.first < end && range.first < span.end()) {
+                let after = self.take_from(end);
+                self.cut_spans(range.first);
+                self.put_back(after);
+            }
+        }
+        self.set_damage(damage.clone());
+    }
+
+    pub(crate) fn cuts(&self) -> u32 {
+        self.cuts
+    }
+
+    pub(crate) fn set_cuts(&mut self, cuts: u32) {
+        self.cuts = cuts;
+    }
+
     pub(crate) fn suspects(&self) -> &DamageList {
         &self.suspects
     }
 
-    /// The first segment after number `seq` that an entry lies in.
-    pub(crate) fn segment_after(&self, seq: u64) -> Option<Arc<Segment>> {
-        let later = self.spans.iter().map(|span| &span.segment).filter(|segment| segment.seq > seq);
-        later.min_by_key(|segment| segment.seq).cloned()
+    /// The first segment after number `seq`, and whether it is the last.
+    pub(crate) fn segment_after(&self, seq: u64) -> Option<(Arc<Segment>, bool)> {
+        let at = self.segments.partition_point(|segment| segment.seq <= seq);
+        Some((self.segments.get(at)?.clone(), at + 1 == self.segments.len()))
+    }
+
+    pub(crate) fn add_segment(&mut self, newest: Arc<Segment>) {
+        self.segments.push_back(newest);
+    }
+
+    /// The oldest is gone.
+    pub(crate) fn remove_segment(&mut self) {
+        self.segments.pop_front();
     }
 
     /// The entries that lie in a part of a segment, and where.
@@ -139,6 +173,17 @@ impl Catalog {
         let spans = self.spans.iter().filter(|span| Arc::ptr_eq(&span.segment, segment));
         let entries = spans.flat_map(|span| (0..).map(|at| span.first.plus(at)).zip(span.offsets.iter().copied()));
         entries.filter(|&(index, offset)| index > self.base.index && part.contains(&(offset as usize))).collect()
+    }
+
+    /// Makes suspects of all entries of a range, and gives them.
+    pub(crate) fn suspect_range(&mut self, first: Index, end: Index) -> DamageList {
+        let mut found = DamageList::default();
+        for span in &self.spans {
+            let inside = span.first.max(first).max(self.base.index.next());
+            found.add(inside, span.end().min(end));
+        }
+        self.suspects.add_all(&found);
+        found
     }
 
     /// Makes suspects of entries that still lie at these offsets of a segment, and gives them.
@@ -215,6 +260,10 @@ impl Catalog {
         self.cut_spans(placed.first);
         let follows = self.spans.back().is_some_and(|span| span.end() == placed.first);
         self.extend(placed, follows);
+        self.put_back(after);
+    }
+
+    fn put_back(&mut self, after: Vec<(Span, Vec<EntryId>)>) {
         for (span, runs) in after {
             let follows = self.spans.back().is_some_and(|back| back.end() == span.first);
             let Span { first, segment, offsets } = &span;

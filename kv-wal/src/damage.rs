@@ -18,10 +18,6 @@ impl Damage {
     fn new(first: Index, end: Index) -> Damage {
         Damage { first, last: (end.get() < u64::MAX).then(|| end.prev()) }
     }
-
-    fn contains(&self, index: Index) -> bool {
-        self.first <= index && index < self.end()
-    }
 }
 
 impl DamageList {
@@ -39,7 +35,12 @@ impl DamageList {
 
     /// The range that `index` is in.
     pub(crate) fn at(&self, index: Index) -> Option<Damage> {
-        self.ranges.iter().find(|range| range.contains(index)).copied()
+        self.next_from(index).filter(|range| range.first <= index)
+    }
+
+    /// The first range that ends after `index`.
+    pub(crate) fn next_from(&self, index: Index) -> Option<Damage> {
+        self.ranges.get(self.ranges.partition_point(|range| range.end() <= index)).copied()
     }
 
     /// Whether anything at or after `index` is lost.
@@ -52,16 +53,12 @@ impl DamageList {
         if first >= end {
             return;
         }
-        let (mut first, mut end) = (first, end);
-        self.ranges.retain(|range| {
-            let apart = range.end() < first || end < range.first;
-            if !apart {
-                (first, end) = (first.min(range.first), end.max(range.end()));
-            }
-            apart
-        });
-        let at = self.ranges.partition_point(|range| range.first < first);
-        self.ranges.insert(at, Damage::new(first, end));
+        let from = self.ranges.partition_point(|range| range.end() < first);
+        let to = self.ranges.partition_point(|range| range.first <= end);
+        let touched = &self.ranges[from..to.max(from)];
+        let first = touched.first().map_or(first, |range| range.first.min(first));
+        let end = touched.last().map_or(end, |range| range.end().max(end));
+        self.ranges.splice(from..to.max(from), [Damage::new(first, end)]);
     }
 
     /// What is after `first` is lost, up to an end that nobody knows.
@@ -75,11 +72,15 @@ impl DamageList {
 
     /// The entries from `first` up to `end` (exclusive) are there again, or of no account.
     pub(crate) fn remove(&mut self, first: Index, end: Index) {
-        let before = std::mem::take(&mut self.ranges);
-        for range in before {
-            self.add(range.first, range.end().min(first));
-            self.add(range.first.max(end), range.end());
+        let from = self.ranges.partition_point(|range| range.end() <= first);
+        let to = self.ranges.partition_point(|range| range.first < end);
+        if from >= to || first >= end {
+            return;
         }
+        let (start, stop) = (self.ranges[from].first, self.ranges[to - 1].end());
+        let left = (start < first).then(|| Damage::new(start, first));
+        let right = (end < stop).then(|| Damage::new(end, stop));
+        self.ranges.splice(from..to, left.into_iter().chain(right));
     }
 
     /// Entries from `first` on were overridden: their loss is of no account.

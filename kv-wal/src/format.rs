@@ -42,10 +42,10 @@ const MAP_BITS_AT: usize = 8;
 const MAP_SECTORS: usize = (SECTOR_BYTES - MAP_BITS_AT) * 8;
 /// No segment is larger: offsets have four bytes.
 const SEGMENT_BYTES_MAX: u64 = 1 << 32;
-/// A number that no log reaches, far enough from the greatest that counting on from it cannot overflow.
-const SEQ_MAX: u64 = u64::MAX / 2;
+/// A number of a segment or batch that no log reaches, far enough from the greatest that counting on cannot overflow.
+pub(crate) const SEQ_MAX: u64 = u64::MAX / 2;
 /// Ranges of lost entries that a segment header has room for.
-const DAMAGE_COUNT_MAX: usize = (PAGE_BYTES - segment::DAMAGE) / 16;
+pub(crate) const DAMAGE_COUNT_MAX: usize = (PAGE_BYTES - segment::DAMAGE) / 16;
 /// The greatest index an entry can have.
 pub(crate) const INDEX_MAX: Index = Index::new(u64::MAX - 2);
 /// In place of the length of a state blob: there is none.
@@ -278,9 +278,10 @@ impl SegmentHeader {
         put_u64(&mut page, segment::BYTES, self.bytes);
         put_u32(&mut page, segment::CHAIN, self.chain);
         self.standing.encode(&mut page, segment::STANDING);
-        let damage = self.damage.coarse(DAMAGE_COUNT_MAX);
-        put_u32(&mut page, segment::DAMAGE_COUNT, damage.ranges().len() as u32);
-        for (at, range) in damage.ranges().iter().enumerate() {
+        let ranges = self.damage.ranges();
+        assert!(ranges.len() <= DAMAGE_COUNT_MAX, "made coarse before");
+        put_u32(&mut page, segment::DAMAGE_COUNT, ranges.len() as u32);
+        for (at, range) in ranges.iter().enumerate() {
             put_u64(&mut page, segment::DAMAGE + 16 * at, range.first.get());
             put_u64(&mut page, segment::DAMAGE + 16 * at + 8, range.last.map_or(u64::MAX, Index::get));
         }
@@ -311,6 +312,7 @@ impl SegmentHeader {
         let bytes = get_u64(page, segment::BYTES);
         let possible = damage_count <= DAMAGE_COUNT_MAX
             && (1..=SEQ_MAX).contains(&next_batch)
+            && get_u64(page, segment::SEQ) <= SEQ_MAX
             && (BATCHES_AT as u64..=SEGMENT_BYTES_MAX).contains(&bytes)
             && bytes.is_multiple_of(PAGE_BYTES as u64);
         if !possible {
@@ -422,6 +424,11 @@ impl BatchHeader {
             bitmap: sector[batch::BITMAP..][..BITMAP_BYTES].try_into().expect("the bytes of the bitmap"),
             crc: get_u32(sector, batch::CRC),
         })
+    }
+
+    /// Whether a sector is the header of a batch of whatever segment.
+    pub(crate) fn is_any(sector: &[u8]) -> bool {
+        check(sector, &BATCH_MAGIC, batch::CRC).is_ok()
     }
 
     /// Whether `pages` are a whole batch as it was written.
@@ -607,10 +614,10 @@ mod tests {
     }
 
     #[test]
-    fn more_damage_than_a_header_holds_is_told_more_coarsely() {
+    fn a_header_holds_as_much_damage_as_it_says() {
         let ranges = (0..1000).map(|n| Damage { first: Index::new(10 * n + 4), last: Some(Index::new(10 * n + 5)) });
         let damage: DamageList = ranges.clone().collect();
-        let header = SegmentHeader { damage, ..segment_header() };
+        let header = SegmentHeader { damage: damage.coarse(DAMAGE_COUNT_MAX), ..segment_header() };
         let page = header.encode();
         let read = SegmentHeader::decode([&page, &page]).unwrap().damage;
         assert_eq!(read.ranges().len(), DAMAGE_COUNT_MAX);

@@ -1,14 +1,26 @@
 //! Reads a directory of segments: their headers, what each holds, and what becomes of it. Changes nothing.
 
 use std::collections::VecDeque;
+use std::io;
+use std::num::NonZero;
+use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::thread;
 
 use crate::error::LogId;
-use crate::format::{BATCHES_AT, Fault, PAGE_BYTES, SegmentHeader, is_blank, is_zero};
+use crate::format::{BATCHES_AT, BatchHeader, Fault, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, is_blank, is_zero};
 use crate::recovery::{Recovery, Replay, TailFound, Verdict};
 use crate::segment::Segment;
 use crate::walk::{Found, walk};
 use crate::window::Window;
+
+/// Segments walked at the same time at most. Each takes little memory.
+const THREADS_MAX: usize = 8;
+/// Bytes of segments that one thread walks as fast as several would.
+const WALKED_ALONE_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of a segment that is walked beside others.
+const WALKED_TOGETHER_BYTES_MAX: u64 = 256 << 20;
 
 /// A segment file and what its header says.
 #[derive(Debug)]
@@ -17,7 +29,7 @@ pub(crate) struct Loaded {
     pub(crate) header: Result<SegmentHeader, Fault>,
 }
 
-/// The part of the newest segment where the log goes on, if it does.
+/// The part of the newest segment after what counts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rest {
     pub(crate) start: usize,
@@ -34,9 +46,9 @@ pub(crate) struct Read {
     pub(crate) replay: Replay,
     /// All segments that were begun, oldest first.
     pub(crate) segments: VecDeque<Arc<Segment>>,
-    /// Header of the newest of them, if it has one.
-    pub(crate) newest: Option<SegmentHeader>,
-    /// What lies in the newest where nothing counts any more.
+    /// The newest of them that has a header, and that.
+    pub(crate) newest: Option<(Arc<Segment>, SegmentHeader)>,
+    /// What lies in it where nothing counts any more.
     pub(crate) rest: Rest,
 }
 
@@ -52,9 +64,17 @@ fn header_of(segment: &Segment) -> Result<SegmentHeader, Fault> {
         // A file under another's name is none we could place.
         Ok(header) if header.seq != segment.seq => Err(Fault::Unreadable),
         // Where there is a batch there was a header.
-        Err(Fault::Blank) if !segment.is_zero_from(BATCHES_AT as u64) => Err(Fault::Unreadable),
+        Err(Fault::Blank) if has_batches(segment) => Err(Fault::Unreadable),
         header => header,
     }
+}
+
+fn has_batches(segment: &Segment) -> bool {
+    let mut has = false;
+    Window::new(segment, segment.bytes).pages_from(BATCHES_AT, |_, page| {
+        has |= page.len() == PAGE_BYTES && BatchHeader::is_any(&page[..SECTOR_BYTES]);
+    });
+    has
 }
 
 /// Takes out the segments that were prepared and never begun: a blank header was never written (A5), and neither was then
@@ -77,46 +97,86 @@ pub(crate) fn read(files: &[Loaded], mut observe: impl FnMut(&Segment, &Found, V
         return read;
     };
     let mut read = Read { id: Some(first.log_id), replay: Replay::starting_at(first), ..Read::default() };
-    let mut buffer = Vec::new();
-    for at in 0..files.len() {
-        let (Loaded { segment, header }, later) = (&files[at], &files[at + 1..]);
-        read.segments.push_back(segment.clone());
-        read.newest = None;
-        let Ok(header) = header else {
-            read.replay.lose_segment();
-            continue;
-        };
-        let mut window = Window::new(segment, header.bytes, &mut buffer);
-        // A segment goes as far as the next one takes over. If that does not say where, as far as there are batches.
-        let limit = later.iter().find_map(|next| Some(next.header.as_ref().ok()?.next_batch));
-        let found = walk(&mut window, header, limit);
-        let observe = |found: &Found, verdict| observe(segment, found, verdict);
-        read.replay.segment(segment, header, found, !later.is_empty(), observe);
-        if later.is_empty() {
-            read.newest = Some(header.clone());
-            read.rest = rest(&mut window, segment, header.salt, &read.replay.tail);
+    let at_once = at_once(files);
+    for start in (0..files.len()).step_by(at_once) {
+        let chunk = start..(start + at_once).min(files.len());
+        let walked = walk_all(files, chunk.clone());
+        for (Loaded { segment, header }, (at, found)) in files[chunk.clone()].iter().zip(chunk.zip(walked)) {
+            // One without a header proves nothing: it may never have been begun.
+            let later = files[at + 1..].iter().any(|later| later.header.is_ok());
+            read.segments.push_back(segment.clone());
+            let (Ok(header), Some(found)) = (header, found) else {
+                read.replay.lose_segment();
+                continue;
+            };
+            let observe = |found: &Found, verdict| observe(segment, found, verdict);
+            read.replay.segment(segment, header, found, later, observe);
+            if !later {
+                read.newest = Some((segment.clone(), header.clone()));
+                read.rest = rest(segment, header, &read.replay.tail);
+            }
         }
     }
     read.replay.finish();
     read
 }
 
-fn rest(window: &mut Window<'_>, segment: &Segment, salt: u64, tail: &TailFound) -> Rest {
+/// Segments that are walked at the same time. Of small ones, a thread would take longer to start; of very large ones, a
+/// single batch may take much memory.
+fn at_once(files: &[Loaded]) -> usize {
+    let bytes: u64 = files.iter().map(|file| file.segment.bytes).sum();
+    let bytes_max = files.iter().map(|file| file.segment.bytes).max().unwrap_or(0);
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).clamp(1, THREADS_MAX);
+    if (WALKED_ALONE_BYTES_MAX..).contains(&bytes) && bytes_max <= WALKED_TOGETHER_BYTES_MAX { threads } else { 1 }
+}
+
+/// What each of some segments holds; `None` for one without a header.
+fn walk_all(files: &[Loaded], chunk: Range<usize>) -> Vec<Option<Vec<Found>>> {
+    let walk_one = |at: usize| {
+        let Loaded { segment, header } = &files[at];
+        let header = header.as_ref().ok()?;
+        // A segment goes as far as the next one takes over. If that does not say where, as far as there are batches.
+        let limit = files[at + 1..].iter().find_map(|next| Some(next.header.as_ref().ok()?.next_batch));
+        Some(walk(&mut Window::new(segment, header.bytes), header, limit))
+    };
+    if chunk.len() == 1 {
+        return vec![walk_one(chunk.start)];
+    }
+    thread::scope(|scope| {
+        let walk_one = &walk_one;
+        let spawn = |at| (at, thread::Builder::new().spawn_scoped(scope, move || walk_one(at)));
+        let threads: Vec<_> = chunk.map(spawn).collect();
+        let join = |(at, thread): (usize, io::Result<thread::ScopedJoinHandle<'_, _>>)| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // There are too many already.
+            Err(_) => walk_one(at),
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+fn rest(segment: &Segment, header: &SegmentHeader, tail: &TailFound) -> Rest {
     let Some(start) = tail.torn_at.or((!tail.damaged).then_some(tail.end)) else { return Rest::default() };
     let mut rest = Rest { start, ..Rest::default() };
     // A file that has been shortened stays as it is.
     let present = segment.bytes as usize;
-    window.pages_from(start, |at, page| {
+    Window::new(segment, header.bytes).pages_from(start, |at, page| {
         let end = at + PAGE_BYTES;
         if end <= present && !is_zero(page) {
             rest.written_bytes = end - start;
-            rest.torn_bytes = if is_blank(page, salt) { rest.torn_bytes } else { end - start };
+            rest.torn_bytes = if is_blank(page, header.salt) { rest.torn_bytes } else { end - start };
         }
     });
     rest
 }
 
 impl Read {
+    /// Whether the log goes on in its newest segment.
+    pub(crate) fn goes_on(&self) -> bool {
+        let whole = |(segment, header): &(Arc<Segment>, SegmentHeader)| segment.bytes == header.bytes;
+        !self.replay.tail.damaged && self.newest.as_ref().is_some_and(whole)
+    }
+
     pub(crate) fn recovery(&self) -> Recovery {
         let Read { replay, segments, .. } = self;
         Recovery {

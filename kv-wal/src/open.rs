@@ -18,7 +18,9 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use crate::error::{Error, LogId};
-use crate::format::{BATCHES_AT, BatchHeader, Fault, HEADER_PAGES, SECTOR_BYTES, VERSION, erased_sector, is_zero};
+use crate::format::{
+    BATCHES_AT, BatchHeader, DAMAGE_COUNT_MAX, Fault, HEADER_PAGES, SECTOR_BYTES, VERSION, erased_sector,
+};
 use crate::fs::{Fs, Lock};
 use crate::load::{Loaded, Read, Rest, read, take_prepared};
 use crate::log::{Log, Options, Stats, lock_path};
@@ -34,10 +36,18 @@ pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options) -> Result<(Log
     let mut files = find(&*fs, dir)?;
     let prepared = take_prepared(&mut files);
     check_ids(&files, options.expect)?;
-    let read = read(&files, |_, _, _| {});
+    let mut read = read(&files, |_, _, _| {});
     settle(&read)?;
     let recovery = read.recovery();
-    let writer = start(fs, dir, options, read, prepared)?;
+    let goes_on = read.goes_on();
+    if goes_on {
+        erase(&read)?;
+    }
+    let writer = start(fs, dir, options, &mut read, prepared)?;
+    if !goes_on {
+        // What is cut may hold the only proof that something damaged was durable: the new segment has to say so first.
+        erase(&read)?;
+    }
     Ok((Log::writable(writer, lock), recovery))
 }
 
@@ -85,12 +95,11 @@ fn check_ids(files: &[Loaded], expect: Option<LogId>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes what was found in the newest segment the truth: a torn batch and what follows it is erased.
+/// Makes what was found in the newest segment the truth: writes again what nothing proves durable.
 ///
-/// A crash on the way, or a sync that fails, leaves the same to be found and done, or fewer of the batches that nobody was
-/// told are durable.
+/// A crash on the way, or a sync that fails, leaves the same to be found and done.
 fn settle(read: &Read) -> Result<(), Error> {
-    let (Some(segment), Some(header)) = (read.segments.back(), &read.newest) else { return Ok(()) };
+    let Some((segment, header)) = &read.newest else { return Ok(()) };
     let write =
         |data: &[u8], at: usize| segment.file.write_at(data, at as u64).map_err(Error::io("write", &segment.path));
     if !planted::is(Mistake::OpenedWithoutWritingTheHeaderAgain) {
@@ -100,24 +109,34 @@ fn settle(read: &Read) -> Result<(), Error> {
     for range in if planted::is(Mistake::OpenedWithoutWritingAgain) { &[] } else { unmarked } {
         write(&read_again(segment, range, header.salt)?, range.start)?;
     }
+    segment.file.sync().map_err(Error::io("sync", &segment.path))
+}
+
+/// Erases a torn batch and what follows it, of which nobody was told that it is durable. A crash on the way leaves the same
+/// to be found and done, or less.
+fn erase(read: &Read) -> Result<(), Error> {
+    let Some((segment, header)) = &read.newest else { return Ok(()) };
     // What an earlier opening has erased may be on the disk still: it is erased again.
     let Rest { start, written_bytes, .. } = read.rest;
-    if written_bytes > 0 && !planted::is(Mistake::CutButNotErased) {
-        let erased = if planted::is(Mistake::ErasedByZeros) { [0; SECTOR_BYTES] } else { erased_sector(header.salt) };
-        write(&erased.repeat(written_bytes / SECTOR_BYTES), start)?;
+    if written_bytes == 0 || planted::is(Mistake::CutButNotErased) {
+        return Ok(());
     }
+    let erased = if planted::is(Mistake::ErasedByZeros) { [0; SECTOR_BYTES] } else { erased_sector(header.salt) };
+    let erased = erased.repeat(written_bytes / SECTOR_BYTES);
+    segment.file.write_at(&erased, start as u64).map_err(Error::io("write", &segment.path))?;
     segment.file.sync().map_err(Error::io("sync", &segment.path))
 }
 
 /// A batch that has been found intact.
 fn read_again(segment: &Segment, range: &Range<usize>, salt: u64) -> Result<Vec<u8>, Error> {
-    let failed = Error::io("read", &segment.path);
     let mut bytes = vec![0; range.len()];
-    match segment.file.read_at(&mut bytes, range.start as u64) {
-        Ok(()) if BatchHeader::is_batch(&bytes, salt) => Ok(bytes),
-        Ok(()) => Err(failed(io::Error::other("it does not read the same twice"))),
-        Err(error) => Err(failed(error)),
+    segment.read_or_spoil(&mut bytes, range.start as u64);
+    if !BatchHeader::is_batch(&bytes, salt) {
+        return Err(Error::io("read", &segment.path)(io::Error::other("it does not read the same twice")));
     }
+    // One without entries counts even if the file ends within it. Nothing is made longer.
+    bytes.truncate(segment.bytes as usize - range.start);
+    Ok(bytes)
 }
 
 /// The writer goes on where the log ends.
@@ -125,10 +144,12 @@ fn start(
     fs: Arc<dyn Fs>,
     dir: &Path,
     options: Options,
-    read: Read,
+    read: &mut Read,
     prepared: Vec<Arc<Segment>>,
 ) -> Result<Writer, Error> {
-    let Read { id, replay, mut segments, newest, .. } = read;
+    let goes_on = read.goes_on();
+    let (id, mut segments) = (read.id, std::mem::take(&mut read.segments));
+    let mut replay = std::mem::take(&mut read.replay);
     let id = match id.or(options.expect) {
         Some(id) => id,
         None if segments.is_empty() => draw_id(&*fs, dir)?,
@@ -138,18 +159,21 @@ fn start(
     let ready = first_prepared(&*fs, options, newest_seq + 1, prepared)?;
     let unmarked = replay.tail.unmarked_entries > 0;
     let mut pool = Pool::new(fs.clone(), dir, options.segment_bytes, newest_seq + 1, ready, options.prepare_ahead)?;
-    let tail = match newest {
-        Some(header) if !replay.tail.damaged && segments.back().is_some_and(|newest| newest.bytes == header.bytes) => {
+    let tail = match &read.newest {
+        Some((_, header)) if goes_on => {
             let segment = segments.pop_back().expect("the newest one");
-            Tail { segment, salt: header.salt, offset: replay.tail.end as u64 }
+            Tail { segment, salt: header.salt, offset: replay.tail.end as u64, header: header.encode() }
         }
         _ => {
+            replay.damage = replay.damage.coarse(DAMAGE_COUNT_MAX);
+            replay.catalog.lose(&replay.damage);
             let (standing, damage) = (&replay.standing, &replay.damage);
             let position = Position { log_id: id, seq: replay.seq, chain: replay.chain, standing, damage };
             Tail::start(&*fs, pool.take(BATCHES_AT as u64)?, &position)?
         }
     };
     pool.prepare_ahead();
+    segments.iter().chain([&tail.segment]).for_each(|segment| replay.catalog.add_segment(segment.clone()));
     let mut writer = Writer {
         fs,
         id,
@@ -183,7 +207,7 @@ fn first_prepared(
     let mut ready = None;
     for segment in prepared {
         let next = segment.seq == next_seq && segment.bytes == options.segment_bytes;
-        if next && is_zero(&segment.read_page(0)) && is_zero(&segment.read_page(1)) {
+        if next && segment.is_zero() {
             ready = Some(segment);
         } else {
             fs.remove(&segment.path).map_err(Error::io("remove", &segment.path))?;

@@ -79,9 +79,14 @@ impl Reader {
         self.catalog().suspects().ranges().to_vec()
     }
 
-    /// The segment after number `seq` that holds entries.
-    pub(crate) fn segment_after(&self, seq: u64) -> Option<Arc<Segment>> {
+    /// The segment after number `seq`, and whether it is the newest.
+    pub(crate) fn segment_after(&self, seq: u64) -> Option<(Arc<Segment>, bool)> {
         self.catalog().segment_after(seq)
+    }
+
+    /// How often the end of the log has been cut.
+    pub(crate) fn cuts(&self) -> u32 {
+        self.catalog().cuts()
     }
 
     /// Makes suspects of the entries that lie in a part of a segment and that `is_bad`. Gives them.
@@ -96,6 +101,12 @@ impl Reader {
         inside.retain(|&(index, offset)| is_bad(index, offset as usize));
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         catalog.suspect(segment, &inside).ranges().to_vec()
+    }
+
+    /// Makes suspects of all entries before `end`. Gives them.
+    pub(crate) fn suspect_before(&self, end: Index) -> Vec<Damage> {
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        catalog.suspect_range(Index::ZERO, end).ranges().to_vec()
     }
 
     /// Whether an entry that the log should have is suspect, or cannot be read.

@@ -240,12 +240,6 @@ impl Entry {
         if found == expected { Ok(entry) } else { Err(DecodeError::Misplaced { found, expected }) }
     }
 
-    /// Whether `frame` begins with a sound entry of this index.
-    #[cfg(feature = "file")]
-    pub(crate) fn is_entry(frame: &[u8], index: Index) -> bool {
-        Self::verify_first(frame).is_ok() && read_u64(frame, 8) == index.get()
-    }
-
     /// Verifies the first entry of `bytes` and gives the length of its frame, without taking it.
     ///
     /// # Errors

@@ -143,11 +143,11 @@ impl Replay {
     /// A whole segment is unreadable.
     pub(crate) fn lose_segment(&mut self) {
         self.lost = true;
-        self.tail = TailFound { damaged: true, ..TailFound::default() };
+        self.tail.damaged = true;
     }
 
-    /// Replays a segment: its header, and what a walk has found in it. Everything in it is durable if another segment
-    /// was begun later. `observe` is told of each batch what becomes of it.
+    /// Replays a segment: its header, and what a walk has found in it. Everything in it is durable if `later` another one
+    /// was begun. `observe` is told of each batch what becomes of it.
     pub(crate) fn segment(
         &mut self,
         segment: &Arc<Segment>,
@@ -260,7 +260,8 @@ impl Replay {
         }
         // Whatever the reason, what cannot be read is lost.
         self.catalog.gaps().for_each(|gap| self.damage.add(gap.start, gap.end));
-        self.catalog.set_damage(self.damage.clone());
+        self.catalog.lose(&self.damage);
+        self.catalog.set_cuts(self.standing.cuts);
     }
 
     /// How the log was left. `torn_bytes` is what was written of a torn batch and after it.

@@ -1,8 +1,9 @@
 //! Verifies what is durable before anybody needs it: reads every segment again, little by little, from the disk itself.
 //!
 //! A batch is bad if its header or its body does not match its checksum. What the next opening would lose by that is
-//! *suspect*: of a batch whose header is sound, the entries whose own checksums fail; without a header, all of them, though
-//! they can still be read one by one. [`Log::repair`](crate::Log::repair) takes suspect entries as it takes lost ones.
+//! *suspect*: of a batch whose header is sound, the entries that recovery could not keep; without a header, all of them,
+//! though they can still be read one by one. Where two batches in a row that cut the end of the log have lost their
+//! headers, that is everything before them. [`Log::repair`](crate::Log::repair) takes suspect entries as it takes lost ones.
 //!
 //! Reads go past the page cache, which may hold what the disk has lost. Only what is published is read: that is durable
 //! and does not change. A segment being read is kept from being used again.
@@ -15,11 +16,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::error::{Damage, Error};
-use crate::format::{BATCHES_AT, BatchHeader, HEADER_PAGES, PAGE_BYTES, SECTOR_BYTES, SegmentHeader};
+use crate::format::{BATCHES_AT, BatchHeader, HEADER_PAGES, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, Standing};
 use crate::fs::{File, Fs};
 use crate::reader::Reader;
-use crate::record::{Entry, Index};
-use crate::segment::Segment;
+use crate::record::Index;
+use crate::segment::{Segment, UNREADABLE_BYTE};
+use crate::walk::pieces;
 
 /// Bytes read by one call.
 const READ_BYTES: usize = 256 << 10;
@@ -39,6 +41,8 @@ pub struct Scrubber {
     place: Option<Place>,
     /// Number of the last one verified in this pass.
     done: u64,
+    /// How often the end of the log had been cut, after the last sound header.
+    cuts: Option<u32>,
 }
 
 /// What a step has found.
@@ -50,6 +54,8 @@ pub struct Scrubbed {
     pub flaws: Vec<Flaw>,
     /// Entries that the next opening would find lost by these: repair them. See [`Reader::suspects`].
     pub suspects: Vec<Damage>,
+    /// Whether the next opening would not be sure of the newest state blob: append it again.
+    pub is_state_suspect: bool,
     /// Whether the pass has ended: the next step begins another.
     pub finished: bool,
 }
@@ -70,11 +76,13 @@ struct Place {
     file: Arc<dyn File>,
     salt: u64,
     offset: usize,
+    /// Whether it was the newest when it was opened.
+    newest: bool,
 }
 
 impl Scrubber {
     pub(crate) fn new(fs: Arc<dyn Fs>, reader: Reader) -> Scrubber {
-        Scrubber { fs, reader, pages: Pages::default(), place: None, done: 0 }
+        Scrubber { fs, reader, pages: Pages::default(), place: None, done: 0, cuts: None }
     }
 
     /// Verifies the next batches, about `bytes_max` bytes of them; at least one batch.
@@ -108,7 +116,7 @@ impl Scrubber {
                 self.place = self.next_segment(&mut scrubbed)?;
             }
             let Some(mut place) = self.place.take() else {
-                (self.done, scrubbed.finished) = (0, true);
+                (self.done, self.cuts, scrubbed.finished) = (0, None, true);
                 break;
             };
             let end = place.segment.published();
@@ -120,9 +128,9 @@ impl Scrubber {
         Ok(scrubbed)
     }
 
-    /// Opens the next segment that holds entries, and verifies its header.
+    /// Opens the next segment, and verifies its header.
     fn next_segment(&mut self, scrubbed: &mut Scrubbed) -> Result<Option<Place>, Error> {
-        while let Some(segment) = self.reader.segment_after(self.done) {
+        while let Some((segment, newest)) = self.reader.segment_after(self.done) {
             let file = match self.fs.open_direct(&segment.path) {
                 // Purged since.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -134,13 +142,13 @@ impl Scrubber {
             self.done = segment.seq;
             scrubbed.bytes += BATCHES_AT as u64;
             let pages: Vec<_> = (0..HEADER_PAGES).map(|page| self.header(&segment, &*file, page, scrubbed)).collect();
-            let whole = 0..segment.published();
-            match pages.into_iter().flatten().next() {
-                Some(header) => {
-                    return Ok(Some(Place { segment, file, salt: header.salt, offset: BATCHES_AT }));
-                }
-                None => scrubbed.suspects.extend(self.reader.suspect(&segment, &whole, |_, _| true)),
+            if let Some(header) = pages.into_iter().flatten().next() {
+                self.follow(&header.standing, header.standing.last.index.next(), false, scrubbed);
+                return Ok(Some(Place { segment, file, salt: header.salt, offset: BATCHES_AT, newest }));
             }
+            let whole = 0..segment.published();
+            scrubbed.suspects.extend(self.reader.suspect(&segment, &whole, |_, _| true));
+            scrubbed.is_state_suspect |= newest;
         }
         Ok(None)
     }
@@ -156,9 +164,19 @@ impl Scrubber {
         let header = bytes.ok().and_then(|page| SegmentHeader::decode_page(page).ok());
         let header = header.filter(|header| header.seq == segment.seq);
         if header.is_none() {
+            segment.report_header();
             scrubbed.flaws.push(Flaw { path: segment.path.clone(), offset: (page * PAGE_BYTES) as u64 });
         }
         header
+    }
+
+    /// A sound header says how often the end of the log had been cut before it. If it was more than once since the last
+    /// sound one, recovery cannot tell where, and gives up everything up to `first`, where it goes on.
+    fn follow(&mut self, next: &Standing, first: Index, cuts_end: bool, scrubbed: &mut Scrubbed) {
+        if self.cuts.is_some_and(|cuts| next.cuts.wrapping_sub(cuts) > 1) {
+            scrubbed.suspects.extend(self.reader.suspect_before(first));
+        }
+        self.cuts = Some(next.cuts.wrapping_add(u32::from(cuts_end)));
     }
 
     /// Verifies the batch at a place, and moves on to the next; or over what has no header.
@@ -174,16 +192,42 @@ impl Scrubber {
             scrubbed.bytes += (place.offset - start) as u64;
             scrubbed.flaws.push(flaw());
             scrubbed.suspects.extend(self.reader.suspect(&segment, &(start..place.offset), |_, _| true));
+            if place.newest && place.offset >= segment.published() {
+                scrubbed.is_state_suspect = true;
+                let now = Standing { cuts: self.reader.cuts(), ..Standing::default() };
+                self.follow(&now, Index::new(u64::MAX), false, scrubbed);
+            }
             return;
         };
+        let first = if header.fills { header.standing.last.index.next() } else { header.first() };
+        self.follow(&header.standing, first, header.cuts_end, scrubbed);
         place.offset += header.total_bytes();
         scrubbed.bytes += header.total_bytes() as u64;
         if header.count > 0 && self.body_crc(place, start + SECTOR_BYTES..place.offset) != Some(header.body_crc) {
             scrubbed.flaws.push(flaw());
-            let pages = &mut self.pages;
-            let is_bad = |index: Index, offset: usize| !pages.has_entry(place, index, offset);
-            scrubbed.suspects.extend(self.reader.suspect(&segment, &(start..place.offset), is_bad));
+            let next = self.batch_header(place, end);
+            let is_marked = !place.newest || next.is_some_and(|next| next.durable_batch >= header.seq);
+            // Recovery keeps nothing of a damaged batch that nothing proves durable.
+            let kept = if is_marked { self.kept(place, start, &header) } else { Vec::new() };
+            let is_lost = |_, offset: usize| kept.binary_search(&offset).is_err();
+            scrubbed.suspects.extend(self.reader.suspect(&segment, &(start..place.offset), is_lost));
         }
+    }
+
+    /// Where the entries of a damaged batch lie that recovery would keep, in order.
+    fn kept(&mut self, place: &Place, start: usize, header: &BatchHeader) -> Vec<usize> {
+        let mut body = Vec::with_capacity(header.total_bytes() - SECTOR_BYTES);
+        let end = start + header.total_bytes();
+        for page in (start..end).step_by(PAGE_BYTES) {
+            let part = page.max(start + SECTOR_BYTES)..page + PAGE_BYTES;
+            let bytes = part.len();
+            match self.pages.read(&place.segment, &*place.file, part.start, bytes) {
+                Ok(part) => body.extend_from_slice(part),
+                Err(_) => body.resize(body.len() + bytes, UNREADABLE_BYTE),
+            }
+        }
+        let pieces = pieces(header, &body, false);
+        pieces.iter().flat_map(|piece| &piece.offsets).map(|&offset| start + offset as usize).collect()
     }
 
     fn batch_header(&mut self, place: &Place, end: usize) -> Option<BatchHeader> {
@@ -227,19 +271,6 @@ impl Pages {
             result => result?,
         }
         Ok(&buffer[offset - start..][..bytes])
-    }
-
-    /// Whether the entry is at `offset`, as it should be.
-    fn has_entry(&mut self, place: &Place, index: Index, offset: usize) -> bool {
-        let (segment, file) = (&*place.segment, &*place.file);
-        let mut bytes = crate::record::HEADER_BYTES;
-        if let Ok(header) = self.read(segment, file, offset, bytes)
-            && let Err(crate::record::DecodeError::Short { needed, .. }) = Entry::frame_bytes_of(header)
-        {
-            bytes = needed;
-        }
-        let inside = offset + bytes <= segment.published();
-        inside && self.read(segment, file, offset, bytes).is_ok_and(|frame| Entry::is_entry(frame, index))
     }
 }
 

@@ -8,12 +8,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::format::{PAGE_BYTES, is_zero};
+use crate::format::{PAGE_BYTES, SEQ_MAX, is_zero};
 use crate::fs::{File, Fs, Region};
 use crate::planted::{self, Mistake};
 use crate::record::{DecodeError, Entry, HEADER_BYTES, Index};
@@ -29,7 +29,7 @@ const SYNC_BYTES: u64 = 4 << 20;
 /// Bytes read by one call at recovery.
 const READ_BYTES: usize = 1 << 20;
 /// Stands for a page that the disk refuses to read. Not zeros, which would look never written.
-const UNREADABLE_BYTE: u8 = 0xdb;
+pub(crate) const UNREADABLE_BYTE: u8 = 0xdb;
 
 /// A segment file, open and mapped. Readers keep it alive after it has been unlinked.
 pub(crate) struct Segment {
@@ -44,6 +44,8 @@ pub(crate) struct Segment {
     map: Bytes,
     /// Bytes before this are durable and never change again.
     published: AtomicUsize,
+    /// A page of its header is damaged on the disk: whoever writes to the segment writes that again.
+    header_flawed: AtomicBool,
 }
 
 /// What slices of a segment's map hold on to.
@@ -64,8 +66,7 @@ fn path_of(dir: &Path, seq: u64) -> PathBuf {
 fn seq_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".wal")?;
     let canonical = digits.len() == 16 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    // No log gets as far as the greatest number, and one comes after each that does.
-    canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten().filter(|&seq| seq < u64::MAX)
+    canonical.then(|| u64::from_str_radix(digits, 16).ok()).flatten().filter(|&seq| seq <= SEQ_MAX)
 }
 
 /// What a segment has in place of a map if it is only read by reads.
@@ -187,14 +188,34 @@ impl Segment {
         let bytes = file.bytes().map_err(Error::io("measure", &path))?;
         let region = file.map().map_err(Error::io("map", &path))?;
         let map = Bytes::from_owner(Whole(region.clone()));
-        Ok(Arc::new(Segment { seq, path, bytes, file, fresh, region, map, published: AtomicUsize::new(0) }))
+        Ok(Arc::new(Segment {
+            seq,
+            path,
+            bytes,
+            file,
+            fresh,
+            region,
+            map,
+            published: AtomicUsize::new(0),
+            header_flawed: AtomicBool::new(false),
+        }))
     }
 
     /// The open file of segment `seq`, to be read only by reads.
     pub(crate) fn unmapped(seq: u64, path: PathBuf, file: Arc<dyn File>) -> Result<Arc<Segment>, Error> {
         let bytes = file.bytes().map_err(Error::io("measure", &path))?;
         let (region, map) = (Arc::new(Unmapped), Bytes::new());
-        Ok(Arc::new(Segment { seq, path, bytes, file, fresh: false, region, map, published: AtomicUsize::new(0) }))
+        Ok(Arc::new(Segment {
+            seq,
+            path,
+            bytes,
+            file,
+            fresh: false,
+            region,
+            map,
+            published: AtomicUsize::new(0),
+            header_flawed: AtomicBool::new(false),
+        }))
     }
 
     /// Gives up the map. Whether nobody else holds it, nor anything that was read from it.
@@ -208,6 +229,16 @@ impl Segment {
     pub(crate) fn publish(&self, end: usize) {
         assert!(end <= self.bytes as usize, "published beyond the end of the segment");
         self.published.fetch_max(end, Ordering::Release);
+    }
+
+    /// The disk has lost a page of the header.
+    pub(crate) fn report_header(&self) {
+        self.header_flawed.store(true, Ordering::Release);
+    }
+
+    /// Whether that has been reported since the last call.
+    pub(crate) fn take_header_report(&self) -> bool {
+        self.header_flawed.load(Ordering::Acquire) && self.header_flawed.swap(false, Ordering::AcqRel)
     }
 
     /// Where what is published ends.
@@ -250,10 +281,10 @@ impl Segment {
         Entry::expect_first(frame.into(), index).map_err(|source| Error::Unreadable { index, source })
     }
 
-    /// Whether the file holds zeros only, from `offset` to its end, all of which can be read.
-    pub(crate) fn is_zero_from(&self, offset: u64) -> bool {
+    /// Whether the file holds zeros only, all of which can be read.
+    pub(crate) fn is_zero(&self) -> bool {
         let mut buffer = vec![0; READ_BYTES];
-        (offset..self.bytes).step_by(READ_BYTES).all(|at| {
+        (0..self.bytes).step_by(READ_BYTES).all(|at| {
             let chunk = &mut buffer[..(self.bytes - at).min(READ_BYTES as u64) as usize];
             self.file.read_at(chunk, at).is_ok() && is_zero(chunk)
         })
@@ -273,7 +304,7 @@ mod tests {
 
     #[test]
     fn names_round_trip_and_others_are_none_of_ours() {
-        for seq in [1, 0xabc, u64::MAX - 1] {
+        for seq in [1, 0xabc, SEQ_MAX] {
             let path = path_of(Path::new("dir"), seq);
             assert_eq!(seq_of(path.file_name().unwrap().to_str().unwrap()), Some(seq));
         }
@@ -284,7 +315,7 @@ mod tests {
             "000000000000000G.wal",
             "+00000000000000a.wal",
             "000000000000000A.wal",
-            "ffffffffffffffff.wal",
+            "8000000000000000.wal",
         ] {
             assert_eq!(seq_of(name), None, "{name}");
         }

@@ -34,6 +34,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -194,15 +195,16 @@ impl SimFs {
         self.world().unreadable.push((path.to_owned(), offset / SECTOR_BYTES));
     }
 
-    /// A bit of a file flips on the disk. The page cache goes on showing what it was.
+    /// A bit of each of these bytes of a file flips on the disk. The page cache goes on showing what they were.
     ///
     /// # Panics
     ///
-    /// If the disk has no such byte.
-    pub fn flip_on_disk(&self, path: &Path, offset: usize) {
+    /// If the disk has no such bytes.
+    pub fn flip_on_disk(&self, path: &Path, bytes: Range<usize>) {
         let world = self.world();
         let image = world.names.get(path).expect("a file of this disk");
-        image.lock().expect("no panic under this lock").durable[offset] ^= 1 << (offset % 8);
+        let durable = &mut image.lock().expect("no panic under this lock").durable;
+        bytes.for_each(|offset| durable[offset] ^= 1 << (offset % 8));
     }
 
     /// Files that have been made.

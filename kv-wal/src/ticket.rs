@@ -55,6 +55,11 @@ pub(crate) fn promise() -> (Promise, Ticket) {
 }
 
 impl Promise {
+    /// Whether the ticket is still there.
+    pub(crate) fn is_awaited(&self) -> bool {
+        Arc::strong_count(&self.slot) > 1
+    }
+
     pub(crate) fn keep(self, result: Result<Receipt, Error>) {
         self.slot.put(result);
     }

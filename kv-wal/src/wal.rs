@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use crate::error::{Damage, Error};
 use crate::format::BATCH_BYTES_MAX;
 use crate::fs::Fs;
-use crate::log::{Log, Options, Stats};
+use crate::log::{Durable, Log, Options, Stats};
 use crate::reader::Reader;
 use crate::record::{Entry, EntryId, HEADER_BYTES, Index, Kind, Term};
 use crate::recovery::{Recovery, Report};
@@ -60,6 +60,8 @@ struct Queue {
     requests: VecDeque<Request>,
     /// Of what waits, and of what is being written.
     bytes: usize,
+    /// A request was refused: whoever waits for nobody is to be looked for.
+    refused: bool,
     /// No request is taken any more.
     closed: bool,
 }
@@ -218,7 +220,8 @@ impl Handle {
         self.submit(Change::Reset(base), 0)
     }
 
-    /// A ticket for the moment when the entry at `index` is durable, whoever appends it.
+    /// A ticket for the moment when the entry at `index` is durable, whoever appends it, or has been truncated already. It
+    /// counts in the queue until then, or until it is dropped.
     pub fn durable(&self, index: Index) -> Ticket {
         self.submit(Change::Wait(index), 0)
     }
@@ -241,6 +244,8 @@ impl Handle {
             promise.keep(Err(Error::Closed));
         } else if queue.bytes > 0 && queue.bytes.saturating_add(bytes) > QUEUE_BYTES_MAX {
             promise.keep(Err(Error::Busy { queued_bytes: queue.bytes }));
+            queue.refused = true;
+            self.shared.work.notify_one();
         } else {
             queue.bytes += bytes;
             queue.requests.push_back(Request { change, bytes, promise });
@@ -256,12 +261,16 @@ impl Shared {
         self.work.notify_all();
     }
 
-    /// What waits, up to [`SYNC_BYTES_MAX`]; at least one request, unless the queue is closed and empty.
-    fn take(&self) -> Vec<Request> {
+    /// What waits, up to [`SYNC_BYTES_MAX`]; nothing, if a request was refused. `None` if the queue is closed and empty.
+    fn take(&self) -> Option<Vec<Request>> {
         let mut queue = lock(&self.queue);
-        while queue.requests.is_empty() && !queue.closed {
+        while queue.requests.is_empty() && !queue.closed && !queue.refused {
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        if queue.requests.is_empty() && queue.closed {
+            return None;
+        }
+        queue.refused = false;
         let mut bytes = 0;
         let count = queue.requests.iter().take_while(|request| {
             let first = bytes == 0;
@@ -269,7 +278,7 @@ impl Shared {
             first || bytes <= SYNC_BYTES_MAX
         });
         let count = count.count();
-        queue.requests.drain(..count).collect()
+        Some(queue.requests.drain(..count).collect())
     }
 
     /// Requests of so many bytes have been answered.
@@ -281,39 +290,52 @@ impl Shared {
 /// The thread: takes what waits, stages it, syncs once, answers all.
 fn write_all(log: Log, shared: &Shared) -> Result<(), Error> {
     let _guard = CloseOnExit(shared);
-    let mut round = Round { log, staged: Vec::new(), waiting: Vec::new() };
-    loop {
-        let requests = shared.take();
-        if requests.is_empty() {
-            return round.log.close();
-        }
-        let bytes = requests.iter().map(|request| request.bytes).sum();
+    let mut round = Round { log, shared, staged: Vec::new(), waiting: Vec::new(), answered: 0 };
+    while let Some(requests) = shared.take() {
         round.write(requests);
-        *lock(&shared.stats) = round.log.stats();
-        shared.give_back(bytes);
+        shared.give_back(std::mem::take(&mut round.answered));
     }
+    round.log.close()
 }
 
 /// What the thread works with.
-struct Round {
+struct Round<'a> {
     log: Log,
+    shared: &'a Shared,
     /// First and last index of each request that the next sync covers.
     staged: Vec<(Index, Index, Promise)>,
     /// Who waits for an index that is not there yet.
-    waiting: Vec<(Index, Promise)>,
+    waiting: Vec<Waiter>,
+    /// What the requests that have been answered in this round counted in the queue.
+    answered: usize,
 }
 
-impl Round {
+/// Waits for an entry, whoever appends it.
+struct Waiter {
+    index: Index,
+    bytes: usize,
+    promise: Promise,
+}
+
+impl Waiter {
+    /// Whether there is an answer, or nobody to have it.
+    fn is_over(&self, synced: &Result<Durable, Error>) -> bool {
+        synced.as_ref().map_or(true, |durable| self.index <= durable.last()) || !self.promise.is_awaited()
+    }
+}
+
+impl Round<'_> {
     fn write(&mut self, requests: Vec<Request>) {
         let mut full = None;
         for Request { change, bytes, promise } in requests {
             let change = match change {
                 Change::Wait(index) => {
-                    self.waiting.push((index, promise));
+                    self.waiting.push(Waiter { index, bytes, promise });
                     continue;
                 }
                 change => change,
             };
+            self.answered += bytes;
             let grows = change.has_entries();
             if grows && !self.staged.is_empty() && !self.log.is_ready(bytes) {
                 // Whoever is staged does not wait for a new segment as well.
@@ -334,15 +356,14 @@ impl Round {
 
     fn sync(&mut self) {
         let result = self.log.sync();
+        *lock(&self.shared.stats) = self.log.stats();
         for (first, last, promise) in self.staged.drain(..) {
             promise.keep(result.clone().map(|durable| Receipt { first, last, durable }));
         }
-        let Ok(durable) = result else {
-            self.waiting.drain(..).for_each(|(_, promise)| promise.keep(Err(Error::Poisoned)));
-            return;
-        };
-        for (index, promise) in self.waiting.extract_if(.., |(index, _)| *index <= durable.last()) {
-            promise.keep(Ok(Receipt { first: index, last: index, durable }));
+        let answered = &mut self.answered;
+        for Waiter { index, bytes, promise } in self.waiting.extract_if(.., |waiter| waiter.is_over(&result)) {
+            *answered += bytes;
+            promise.keep(result.clone().map(|durable| Receipt { first: index, last: index, durable }));
         }
     }
 }

@@ -133,7 +133,7 @@ fn examine(header: BatchHeader, chain: Option<u32>, body: &[u8], offset: usize) 
 /// The entries of a batch: where they lie and where their terms change. Of a `sound` body all of them, by what it says:
 /// the checksum of each is left for when it is read. Otherwise those whose own checksums match, as far as their lengths
 /// lead.
-fn pieces(header: &BatchHeader, body: &[u8], sound: bool) -> Vec<Piece> {
+pub(crate) fn pieces(header: &BatchHeader, body: &[u8], sound: bool) -> Vec<Piece> {
     let body = &body[..header.body_bytes as usize];
     let standing = &header.standing;
     let mut pieces: Vec<Piece> = Vec::new();

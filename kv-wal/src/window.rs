@@ -14,18 +14,17 @@ const READ_BYTES: usize = 256 << 10;
 pub(crate) struct Window<'a> {
     segment: &'a Segment,
     bytes: usize,
-    buffer: &'a mut Vec<u8>,
+    buffer: Vec<u8>,
     /// Where in the segment the buffer starts.
     start: usize,
 }
 
 impl<'a> Window<'a> {
-    /// On a segment that claims to have `bytes`, with a `buffer` that may have been used before.
-    pub(crate) fn new(segment: &'a Segment, bytes: u64, buffer: &'a mut Vec<u8>) -> Self {
-        buffer.clear();
+    /// On a segment that claims to have `bytes`.
+    pub(crate) fn new(segment: &'a Segment, bytes: u64) -> Self {
         // Of what is missing, a page is enough.
         let bytes = bytes.min(segment.bytes.next_multiple_of(PAGE_BYTES as u64) + PAGE_BYTES as u64) as usize;
-        Window { segment, bytes, buffer, start: 0 }
+        Window { segment, bytes, buffer: Vec::new(), start: 0 }
     }
 
     /// All that there is to be seen.

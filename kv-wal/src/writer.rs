@@ -16,7 +16,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crate::catalog::{Catalog, Placed};
 use crate::damage::DamageList;
 use crate::error::{Error, LogId};
-use crate::format::{BATCHES_AT, HEADER_PAGES, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, Standing, batch_bytes};
+use crate::format::{
+    BATCHES_AT, DAMAGE_COUNT_MAX, HEADER_PAGES, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, Standing, batch_bytes,
+};
 use crate::fs::Fs;
 use crate::log::{Durable, Stats};
 use crate::planted::{self, Mistake};
@@ -64,6 +66,8 @@ pub(crate) struct Tail {
     pub(crate) salt: u64,
     /// Where the next batch goes.
     pub(crate) offset: u64,
+    /// Its header page.
+    pub(crate) header: Vec<u8>,
 }
 
 /// Where in the history of batches a segment begins.
@@ -117,7 +121,8 @@ impl Tail {
             standing: position.standing.clone(),
             damage: position.damage.clone(),
         };
-        let mut pages = header.encode().repeat(HEADER_PAGES);
+        let page = header.encode();
+        let mut pages = page.repeat(HEADER_PAGES);
         let write = |pages: &[u8]| {
             segment.file.write_at(pages, 0).map_err(Error::io("write", &segment.path))?;
             segment.file.sync().map_err(Error::io("sync", &segment.path))
@@ -130,7 +135,7 @@ impl Tail {
             pages = whole;
         }
         write(&pages)?;
-        Ok(Tail { segment, salt: header.salt, offset: BATCHES_AT as u64 })
+        Ok(Tail { segment, salt: header.salt, offset: BATCHES_AT as u64, header: page })
     }
 
     fn room(&self) -> u64 {
@@ -297,16 +302,26 @@ impl Writer {
         if !planted::is(Mistake::SealedSegmentNotSynced) {
             self.sync_tail()?;
         }
+        if self.damage.ranges().len() > DAMAGE_COUNT_MAX {
+            // No more than the next opening will know.
+            self.damage = self.damage.coarse(DAMAGE_COUNT_MAX);
+            self.catalog.write().unwrap_or_else(PoisonError::into_inner).lose(&self.damage);
+        }
         let (standing, damage) = (&self.written, &self.damage);
         let position = Position { log_id: self.id, seq: self.seq, chain: self.chain, standing, damage };
         let tail = Tail::start(&*self.fs, segment, &position)?;
+        let newest = tail.segment.clone();
         self.older.push_back(std::mem::replace(&mut self.tail, tail).segment);
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner).add_segment(newest);
         self.stats.rotations += 1;
         Ok(())
     }
 
     fn sync_tail(&mut self) -> Result<(), Error> {
-        let segment = &self.tail.segment;
+        let Tail { segment, header, .. } = &self.tail;
+        if segment.take_header_report() {
+            segment.file.write_at(&header.repeat(HEADER_PAGES), 0).map_err(Error::io("write", &segment.path))?;
+        }
         if !planted::is(Mistake::NoSync) {
             segment.file.sync().map_err(Error::io("sync", &segment.path))?;
         }
@@ -330,6 +345,7 @@ impl Writer {
                 self.retired.push(batch);
             }
         }
+        catalog.set_cuts(self.written.cuts);
         if catalog.is_damaged() || !self.damage.is_empty() {
             catalog.set_damage(self.damage.clone());
         }
@@ -344,6 +360,7 @@ impl Writer {
         let oldest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).oldest_segment();
         let oldest = oldest.unwrap_or(self.tail.segment.seq);
         while let Some(segment) = self.older.pop_front_if(|segment| segment.seq < oldest) {
+            self.catalog.write().unwrap_or_else(PoisonError::into_inner).remove_segment();
             self.pool.discard(segment);
         }
     }

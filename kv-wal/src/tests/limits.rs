@@ -304,6 +304,12 @@ fn the_greatest_index() {
 /// More lost ranges than a header holds: what is told more coarsely is never told too little, and can be mended.
 #[test]
 fn more_lost_ranges_than_a_header_holds() {
+    mend_many_ranges(false);
+    mend_many_ranges(true);
+}
+
+/// Repairs them in the opening that finds them, or in the next.
+fn mend_many_ranges(twice: bool) {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { segment_bytes: 4 << 20, batch_bytes_max: 0, ..SMALL };
     let (mut log, _) = Log::open(dir.path(), options).unwrap();
@@ -318,17 +324,160 @@ fn more_lost_ranges_than_a_header_holds() {
     let (log, recovery) = Log::open(dir.path(), options).unwrap();
     let Report::Damaged { ranges, .. } = recovery.report else { panic!("{recovery:?}") };
     assert_eq!(ranges.len(), 300);
-    drop(log);
-    let (mut log, _) = Log::open(dir.path(), options).unwrap();
-    assert!(log.damage().len() <= 300);
-    for index in (2..=600).step_by(2) {
-        assert!(log.damage().iter().any(|d| d.first.get() <= index && d.last.unwrap().get() >= index), "{index}");
+    let mut log = log;
+    if twice {
+        drop(log);
+        log = Log::open(dir.path(), options).unwrap().0;
     }
-    let ranges = log.damage();
-    for Damage { first, last } in ranges {
+    let told = log.damage();
+    assert!(told.len() <= 300);
+    for index in (2..=600).step_by(2) {
+        assert!(told.iter().any(|d| d.first.get() <= index && d.last.unwrap().get() >= index), "{index}");
+    }
+    for Damage { first, last } in told {
         log.repair(&entries(1, first.get()..=last.unwrap().get())).unwrap();
     }
     drop(log);
     let (log, recovery) = Log::open(dir.path(), options).unwrap();
     assert_eq!((recovery.report, View::of(&log).entries), (Report::Clean, entries(1, 1..=600)));
+}
+
+/// A bad sector in a segment that was made ahead does not make the one before it a sealed one.
+#[test]
+fn a_bad_segment_that_was_never_begun_proves_nothing() {
+    for (bad, seed) in [(20_000, 3), (BATCHES_AT + 20, 5), (20_000, 8)] {
+        let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(seed));
+        let (mut log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL).unwrap();
+        log.append(&entries(1, 1..=3), None).unwrap();
+        log.sync().unwrap();
+        log.append(&entries(1, 4..=6), None).unwrap();
+        fs.fail_sync_after(0);
+        assert!(log.sync().is_err());
+        drop(log);
+        let prepared = dir.path().join("0000000000000002.wal");
+        let file = crate::fs::Fs::create(&fs, &prepared).unwrap();
+        file.write_at(&vec![0; 64 << 10], 0).unwrap();
+        file.sync().unwrap();
+        crate::fs::Fs::sync_dir(&fs, dir.path()).unwrap();
+        fs.spoil(&prepared, bad);
+        let (log, recovery) = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL).unwrap();
+        assert_eq!((recovery.entries_rewritten, log.last()), (3, id(1, 6)), "the cache shows them: written again");
+        let view = View::of(&log);
+        drop(log);
+        let after = tempfile::tempdir().unwrap();
+        let fs = fs.after_power_loss(seed, after.path());
+        let (log, recovery) = Log::open_with(Arc::new(fs), after.path(), SMALL).unwrap();
+        assert_eq!((recovery.report, View::of(&log)), (Report::Clean, view));
+    }
+}
+
+/// A torn batch is the only proof that a damaged one before it was durable: it is erased when that is known elsewhere.
+#[test]
+fn an_opening_that_stops_has_not_lost_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.append(&entries(1, 1..=5), None).unwrap();
+    log.sync().unwrap();
+    log.append(&[entry(1, 6, 3000)], None).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    let path = segments(dir.path()).remove(0);
+    flip(&path, BATCHES_AT + SECTOR_BYTES + 2 * 53 + 40);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[BATCHES_AT + PAGE_BYTES + 2 * SECTOR_BYTES..].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let lost = Damage { first: Index::new(3), last: Some(Index::new(3)) };
+    for cut in 0..30 {
+        let copy = super::copy_dir(dir.path());
+        let disk = SimFs::over(copy.path()).unwrap();
+        if cut == 29 {
+            disk.set_full(true);
+        } else {
+            disk.power_off_after(cut);
+        }
+        let _ = Log::open_with(Arc::new(disk.clone()), copy.path(), SMALL);
+        let after = tempfile::tempdir().unwrap();
+        let disk = disk.after_power_loss(cut, after.path());
+        let (_, recovery) = Log::open_with(Arc::new(disk), after.path(), SMALL).unwrap();
+        assert_eq!(recovery.report, Report::Damaged { ranges: vec![lost], state_in_doubt: false }, "cut {cut}");
+    }
+}
+
+/// Files of any length, down to the last byte of the newest: it opens, whatever is lost.
+#[test]
+fn a_newest_segment_that_ends_anywhere_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    let name = log.id();
+    log.append(&entries(1, 1..=5), Some(b"vote")).unwrap();
+    log.close().unwrap();
+    for bytes in (0..BATCHES_AT + 3 * PAGE_BYTES).step_by(SECTOR_BYTES / 2) {
+        let copy = super::copy_dir(dir.path());
+        let path = segments(copy.path()).remove(0);
+        fs::File::options().write(true).open(&path).unwrap().set_len(bytes as u64).unwrap();
+        let expect = Options { expect: Some(name), ..SMALL };
+        let (log, recovery) = Log::open(copy.path(), expect).unwrap();
+        assert!(recovery.is_damaged() || log.last() == id(1, 5), "{bytes} bytes");
+    }
+}
+
+/// A name that no log gets to is not counted on from.
+#[test]
+fn a_stray_file_of_the_greatest_number_is_none_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["fffffffffffffffe.wal", "ffffffffffffffff.wal", "8000000000000000.wal"] {
+        fs::write(dir.path().join(name), vec![0; 64 << 10]).unwrap();
+    }
+    let (mut log, _) = open(dir.path());
+    log.append(&entries(1, 1..=3), None).unwrap();
+    log.close().unwrap();
+    let (log, recovery) = open(dir.path());
+    assert_eq!((recovery.report, log.last()), (Report::Clean, id(1, 3)));
+}
+
+/// What is reported lost is given out by no way of reading.
+#[test]
+fn what_counts_as_lost_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.append(&entries(1, 1..=2), None).unwrap();
+    log.sync().unwrap();
+    log.append(&entries(1, 3..=6), None).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    flip(&segments(dir.path())[0], BATCHES_AT + PAGE_BYTES + SECTOR_BYTES + 40);
+    for _ in 0..3 {
+        let (log, recovery) = open(dir.path());
+        assert_eq!(log.damage(), [Damage { first: Index::new(3), last: Some(Index::new(6)) }]);
+        assert_eq!(recovery.entries_recovered, 2);
+        let reader = log.reader();
+        assert_eq!(reader.read(Index::new(1)..Index::new(7), usize::MAX).unwrap(), entries(1, 1..=2));
+        assert!((3..7).all(|index| reader.term(Index::new(index)).is_none()));
+        assert_eq!(reader.iter(Index::new(1)..Index::new(7)).filter(Result::is_ok).count(), 2);
+    }
+}
+
+/// Tickets for what may never come are bounded like any other request, and given up with their owners.
+#[test]
+fn waiting_for_ever_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(dir.path(), SMALL).unwrap();
+    let handle = wal.handle();
+    let never = Index::new(u64::MAX);
+    let mut waiting = Vec::new();
+    let busy = loop {
+        let mut ticket = Box::pin(handle.durable(never));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::future::Future::poll(ticket.as_mut(), &mut context) {
+            std::task::Poll::Ready(result) => break result,
+            std::task::Poll::Pending => waiting.push(ticket),
+        }
+    };
+    assert!(matches!(busy, Err(Error::Busy { .. })), "{busy:?} after {}", waiting.len());
+    drop(waiting);
+    // Whoever comes next has them cleared away, though it may be refused itself.
+    let written = || handle.append(Vec::new(), Some(bytes::Bytes::from_static(b"x"))).wait();
+    while written().is_err() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
 }
