@@ -38,8 +38,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bytes::BytesMut;
+
+use crate::error::Damage;
 use crate::format::SECTOR_BYTES;
 use crate::fs::{File, Fs, Lock, RealFs, Region};
+use crate::log::{Log, Options};
+use crate::record::{Entry, EntryId, Index, Kind, Term};
+use crate::scan::scan;
 
 type Names = BTreeMap<PathBuf, Arc<Mutex<Image>>>;
 
@@ -426,4 +432,36 @@ impl File for SimFile {
 /// tests of what only whoever can write to the files can do.
 pub fn reseal(segment: &mut [u8]) {
     crate::format::reseal(segment);
+}
+
+/// Does with the log in `dir`, whose files may be anything, whatever one can do with a log. Errors are fine, and so are
+/// entries that nobody wrote: whoever can make files with checksums that match can make any. It must not panic.
+///
+/// # Panics
+///
+/// If it finds a defect of this crate, or `dir` cannot be read.
+pub fn exercise(dir: &Path) {
+    let options = Options { segment_bytes: 64 << 10, prepare_ahead: false, ..Options::default() };
+    let open = || Log::open_with(Arc::new(SimFs::over(dir).expect("a directory")), dir, options);
+    let entry =
+        |index: Index| Entry::encode(&mut BytesMut::new(), EntryId::new(Term::new(1), index), 0, Kind(1), b"exercise");
+    if let Ok(scanned) = scan(dir) {
+        let _ = (scanned.entry(scanned.recovery.last.index), scanned.recovery.to_string());
+    }
+    let Ok((mut log, _)) = open() else { return };
+    let reader = log.reader();
+    for index in [log.base().index, log.last().index, Index::new(5), Index::new(u64::MAX)] {
+        let _ = (reader.get(index), reader.term(index), reader.read(index.prev()..index.plus(3), 1 << 20));
+    }
+    let _ = (reader.iter(Index::ZERO..Index::new(u64::MAX)).take(100).count(), reader.term_runs(), log.damage());
+    let mut scrubber = log.scrubber();
+    while !scrubber.step(1 << 20).expect("its files are there").finished {}
+    for Damage { first, .. } in log.damage().into_iter().chain(reader.suspects()) {
+        let _ = log.repair(&[entry(first)]);
+    }
+    let _ = (log.append(&[], Some(b"state")), log.sync());
+    let _ = (log.truncate_suffix(log.last().index.prev()), log.truncate_prefix(log.last()), log.reset(log.last()));
+    let _ = (log.append(&[entry(log.last().index.next())], None), log.sync());
+    drop(log);
+    let _ = open();
 }

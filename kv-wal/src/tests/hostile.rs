@@ -1,52 +1,22 @@
 //! Files that somebody has made to hurt: every checksum matches, and what is under it does not.
 
 use std::fs;
-use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
+use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::damage::history;
-use super::{SMALL, copy_dir, entry, segments};
+use super::{copy_dir, segments};
 use crate::format::{PAGE_BYTES, SECTOR_BYTES};
-use crate::record::Index;
-use crate::testing::{SimFs, reseal};
-use crate::{Log, scan};
+use crate::record::{Entry, Kind};
+use crate::testing::{exercise, reseal};
 
 static PRISTINE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     history(dir.path());
     dir
 });
-
-/// Does with a log whatever one can do. Errors are fine, and so are wrong entries: nobody else vouches for these files.
-fn use_it(dir: &Path) {
-    if let Ok(scanned) = scan(dir) {
-        let _ = scanned.entry(scanned.recovery.last.index);
-        let _ = scanned.recovery.to_string();
-    }
-    let Ok((mut log, _)) = Log::open_with(Arc::new(SimFs::over(dir).unwrap()), dir, SMALL) else { return };
-    let reader = log.reader();
-    for index in [log.base().index, log.last().index, Index::new(5), Index::new(u64::MAX)] {
-        let _ = (reader.get(index), reader.term(index));
-        let _ = reader.read(index.prev()..index.plus(3), 1 << 20);
-    }
-    let _ = (reader.iter(Index::ZERO..Index::new(u64::MAX)).take(100).count(), reader.term_runs(), log.damage());
-    let mut scrubber = log.scrubber();
-    while !scrubber.step(1 << 20).unwrap().finished {}
-    if let Some(damage) = log.damage().first() {
-        let _ = log.repair(&[entry(1, damage.first.get().min(1 << 40), 10)]);
-    }
-    let _ = log.append(&[], Some(b"state"));
-    let _ = log.sync();
-    let _ = log.truncate_suffix(log.last().index.prev());
-    let _ = log.truncate_prefix(log.last());
-    let _ = log.reset(log.last());
-    let _ = log.append(&[entry(1, log.last().index.get().saturating_add(1), 10)], None);
-    let _ = log.sync();
-    drop(log);
-    drop(Log::open_with(Arc::new(SimFs::over(dir).unwrap()), dir, SMALL));
-}
 
 /// What is worth a try in place of eight bytes.
 fn value() -> impl Strategy<Value = u64> {
@@ -74,7 +44,7 @@ proptest! {
             reseal(&mut bytes);
             fs::write(path, bytes).unwrap();
         }
-        use_it(dir.path());
+        exercise(dir.path());
     }
 
     /// Files of nothing but noise, with and without a header that is right.
@@ -86,6 +56,29 @@ proptest! {
         let start = if header { 2 * PAGE_BYTES } else { 0 };
         bytes[start..start + noise.len()].copy_from_slice(&noise);
         fs::write(&path, bytes).unwrap();
-        use_it(dir.path());
+        exercise(dir.path());
+    }
+
+    /// Bytes from a wire, entries among them with a byte changed: what decodes encodes to the same bytes.
+    #[test]
+    fn what_is_no_entry_is_none(
+        payload in proptest::collection::vec(any::<u8>(), 0..200),
+        changes in proptest::collection::vec((0..240usize, any::<u8>()), 0..3),
+    ) {
+        let whole = Entry::encode(&mut BytesMut::new(), super::id(3, 7), 9, Kind(2), &payload);
+        let mut bytes = BytesMut::from(&whole.frame()[..]);
+        bytes.extend_from_slice(whole.frame());
+        for (at, byte) in changes {
+            if let Some(changed) = bytes.get_mut(at) {
+                *changed = byte;
+            }
+        }
+        let mut rest = bytes.freeze();
+        while let Ok(entry) = Entry::split_from(&mut rest) {
+            let again =
+                Entry::encode(&mut BytesMut::new(), entry.id(), entry.stamp_ms(), entry.kind(), &entry.payload());
+            prop_assert_eq!(&again, &entry);
+            prop_assert_eq!(entry, whole.clone());
+        }
     }
 }
