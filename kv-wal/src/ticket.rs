@@ -4,8 +4,9 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::thread::{self, Thread};
 
 use crate::error::Error;
 use crate::log::Durable;
@@ -33,13 +34,19 @@ pub struct Receipt {
 #[derive(Debug, Default)]
 struct Slot {
     state: Mutex<SlotState>,
-    kept: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct SlotState {
     result: Option<Result<Receipt, Error>>,
-    waker: Option<Waker>,
+    /// Who waits for it.
+    waiter: Option<Waiter>,
+}
+
+#[derive(Debug)]
+enum Waiter {
+    Task(Waker),
+    Thread(Thread),
 }
 
 /// The writer's end of a [`Slot`].
@@ -79,11 +86,12 @@ impl Slot {
             return;
         }
         state.result = Some(result);
-        let waker = state.waker.take();
+        let waiter = state.waiter.take();
         drop(state);
-        self.kept.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
+        match waiter {
+            Some(Waiter::Task(waker)) => waker.wake(),
+            Some(Waiter::Thread(thread)) => thread.unpark(),
+            None => {}
         }
     }
 }
@@ -95,12 +103,15 @@ impl Ticket {
     ///
     /// The request was refused (nothing of it is in the log), or the sync failed (nothing is known about it).
     pub fn wait(self) -> Result<Receipt, Error> {
-        let mut state = lock(&self.slot.state);
         loop {
-            match &state.result {
-                Some(result) => return result.clone(),
-                None => state = self.slot.kept.wait(state).unwrap_or_else(PoisonError::into_inner),
+            let mut state = lock(&self.slot.state);
+            if let Some(result) = &state.result {
+                return result.clone();
             }
+            // Somebody else's unpark may have used up ours: told anew each time.
+            state.waiter = Some(Waiter::Thread(thread::current()));
+            drop(state);
+            thread::park();
         }
     }
 }
@@ -113,7 +124,7 @@ impl Future for Ticket {
         if let Some(result) = &state.result {
             return Poll::Ready(result.clone());
         }
-        state.waker = Some(context.waker().clone());
+        state.waiter = Some(Waiter::Task(context.waker().clone()));
         Poll::Pending
     }
 }

@@ -1,12 +1,13 @@
 //! A thread around a [`Log`], for any number of threads and tasks: group commit.
 //!
 //! One thread writes and syncs. While a sync runs, requests gather; the next sync covers them all. There is no timer:
-//! take all that is there, never wait for more.
+//! take all that is there, never wait for more. Where many wait, another thread wakes them while the next sync runs.
 //!
 //! Each request owns a promise (see `ticket`), so that whatever becomes of the thread, nobody waits for ever.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -24,6 +25,9 @@ use crate::ticket::{Promise, Receipt, Ticket, lock, promise};
 
 /// Requests may wait for the disk up to this many bytes together; the next is refused with [`Error::Busy`].
 pub const QUEUE_BYTES_MAX: usize = 256 << 20;
+/// Answers given by the thread that syncs. Waking the threads that wait for more takes as long as a sync, so another does it
+/// while the next one runs.
+const ANSWERED_HERE_MAX: usize = 8;
 /// What a request is counted as beside its entries.
 const REQUEST_BYTES: usize = 256;
 /// Bytes of entries that are staged for one sync, unless one request alone has more.
@@ -62,6 +66,8 @@ struct Queue {
     bytes: usize,
     /// A request was refused: whoever waits for nobody is to be looked for.
     refused: bool,
+    /// The thread waits for work, and has to be woken.
+    idle: bool,
     /// No request is taken any more.
     closed: bool,
 }
@@ -245,10 +251,12 @@ impl Handle {
         } else if queue.bytes > 0 && queue.bytes.saturating_add(bytes) > QUEUE_BYTES_MAX {
             promise.keep(Err(Error::Busy { queued_bytes: queue.bytes }));
             queue.refused = true;
-            self.shared.work.notify_one();
         } else {
             queue.bytes += bytes;
             queue.requests.push_back(Request { change, bytes, promise });
+        }
+        if std::mem::take(&mut queue.idle) {
+            drop(queue);
             self.shared.work.notify_one();
         }
         ticket
@@ -265,8 +273,10 @@ impl Shared {
     fn take(&self) -> Option<Vec<Request>> {
         let mut queue = lock(&self.queue);
         while queue.requests.is_empty() && !queue.closed && !queue.refused {
+            queue.idle = true;
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+        queue.idle = false;
         if queue.requests.is_empty() && queue.closed {
             return None;
         }
@@ -290,18 +300,41 @@ impl Shared {
 /// The thread: takes what waits, stages it, syncs once, answers all.
 fn write_all(log: Log, shared: &Shared) -> Result<(), Error> {
     let _guard = CloseOnExit(shared);
-    let mut round = Round { log, shared, staged: Vec::new(), waiting: Vec::new(), answered: 0 };
-    while let Some(requests) = shared.take() {
-        round.write(requests);
-        shared.give_back(std::mem::take(&mut round.answered));
+    thread::scope(|scope| {
+        let (elsewhere, answers) = channel::<Answers>();
+        let give_all = || answers.into_iter().for_each(Answers::give);
+        let spawned = thread::Builder::new().name("kv-wal-answer".to_owned()).spawn_scoped(scope, give_all);
+        let elsewhere = spawned.is_ok().then_some(elsewhere);
+        let mut round = Round { log, shared, elsewhere, staged: Vec::new(), waiting: Vec::new(), answered: 0 };
+        while let Some(requests) = shared.take() {
+            round.write(requests);
+            shared.give_back(std::mem::take(&mut round.answered));
+        }
+        round.log.close()
+    })
+}
+
+/// What a sync has to say to those whose requests it covers.
+struct Answers {
+    /// First and last index of each request.
+    to: Vec<(Index, Index, Promise)>,
+    result: Result<Durable, Error>,
+}
+
+impl Answers {
+    fn give(self) {
+        for (first, last, promise) in self.to {
+            promise.keep(self.result.clone().map(|durable| Receipt { first, last, durable }));
+        }
     }
-    round.log.close()
 }
 
 /// What the thread works with.
 struct Round<'a> {
     log: Log,
     shared: &'a Shared,
+    /// The thread that gives many answers.
+    elsewhere: Option<Sender<Answers>>,
     /// First and last index of each request that the next sync covers.
     staged: Vec<(Index, Index, Promise)>,
     /// Who waits for an index that is not there yet.
@@ -357,8 +390,13 @@ impl Round<'_> {
     fn sync(&mut self) {
         let result = self.log.sync();
         *lock(&self.shared.stats) = self.log.stats();
-        for (first, last, promise) in self.staged.drain(..) {
-            promise.keep(result.clone().map(|durable| Receipt { first, last, durable }));
+        let answers = Answers { to: std::mem::take(&mut self.staged), result: result.clone() };
+        match &self.elsewhere {
+            Some(elsewhere) if answers.to.len() > ANSWERED_HERE_MAX => {
+                // Without that thread, here.
+                elsewhere.send(answers).unwrap_or_else(|unsent| unsent.0.give());
+            }
+            _ => answers.give(),
         }
         let answered = &mut self.answered;
         for Waiter { index, bytes, promise } in self.waiting.extract_if(.., |waiter| waiter.is_over(&result)) {
