@@ -19,6 +19,8 @@ pub enum Message {
     RequestVote(VoteRequest),
     /// Answer to [`Message::RequestVote`]. Sent only when term and vote are durable.
     RequestVoteReply(VoteReply),
+    /// The leader wants the receiver to lead: it is to stand for election at once (thesis, section 3.10).
+    TimeoutNow(TimeoutNow),
     /// Log records and the commit index (Raft paper, section 5.3). Without entries: a heartbeat.
     AppendEntries(AppendEntries),
     /// Answer to [`Message::AppendEntries`]. Acceptance is sent only when the entries are durable.
@@ -51,6 +53,13 @@ pub struct VoteReply {
     pub term: Term,
     /// Whether the vote is given.
     pub granted: bool,
+}
+
+/// Fields of TimeoutNow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutNow {
+    /// The leader's term.
+    pub term: Term,
 }
 
 /// Fields of AppendEntries.
@@ -192,6 +201,7 @@ impl Message {
         match self {
             Message::PreVote(request) | Message::RequestVote(request) => request.term,
             Message::PreVoteReply(reply) | Message::RequestVoteReply(reply) => reply.term,
+            Message::TimeoutNow(order) => order.term,
             Message::AppendEntries(append) => append.term,
             Message::AppendEntriesReply(reply) => reply.term,
             Message::InstallSnapshot(piece) => piece.term,
@@ -209,6 +219,7 @@ impl Message {
             Message::PreVoteReply(_) => "PreVoteReply",
             Message::RequestVote(_) => "RequestVote",
             Message::RequestVoteReply(_) => "RequestVoteReply",
+            Message::TimeoutNow(_) => "TimeoutNow",
             Message::AppendEntries(_) => "AppendEntries",
             Message::AppendEntriesReply(_) => "AppendEntriesReply",
             Message::InstallSnapshot(_) => "InstallSnapshot",

@@ -230,6 +230,7 @@ mod tests {
                 offset: 10,
                 data: Bytes::from_static(b"piece"),
             }),
+            Message::TimeoutNow(TimeoutNow { term: Term::new(4) }),
             Message::ReadIndex(ReadIndex { term: Term::new(4), token: 77 }),
             Message::ReadIndexReply(ReadIndexReply { term: Term::new(4), token: 77, index: Some(Index::new(3)) }),
             Message::ReadIndexReply(ReadIndexReply { term: Term::new(4), token: 77, index: None }),

@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::frame::Frame;
 use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, Forward, InstallSnapshot, InstallSnapshotReply, Message, Proposal,
-    ReadIndex, ReadIndexReply, SnapshotResult, VoteReply, VoteRequest,
+    ReadIndex, ReadIndexReply, SnapshotResult, TimeoutNow, VoteReply, VoteRequest,
 };
 use crate::types::{EntryId, Incarnation, Index, Kind, Member, NodeId, Term};
 
@@ -49,6 +49,7 @@ mod tag {
     pub(super) const READ_INDEX: u8 = 24;
     pub(super) const READ_INDEX_REPLY: u8 = 25;
     pub(super) const FORWARD: u8 = 26;
+    pub(super) const TIMEOUT_NOW: u8 = 27;
 }
 
 /// Writes the head of `frame` and gives its tag. Entries of AppendEntries are not part of the head.
@@ -130,6 +131,10 @@ fn put_message(message: &Message, out: &mut BytesMut) -> u8 {
         Message::PreVoteReply(reply) => put_vote_reply(reply, out, tag::PRE_VOTE_REPLY),
         Message::RequestVote(request) => put_vote(request, out, tag::REQUEST_VOTE),
         Message::RequestVoteReply(reply) => put_vote_reply(reply, out, tag::REQUEST_VOTE_REPLY),
+        Message::TimeoutNow(order) => {
+            put_term(order.term, out);
+            tag::TIMEOUT_NOW
+        }
         Message::AppendEntries(append) => put_append(append, out),
         Message::AppendEntriesReply(reply) => put_append_reply(reply, out),
         Message::InstallSnapshot(piece) => put_install(piece, out),
@@ -156,6 +161,7 @@ fn take_message(tag: u8, head: &mut Bytes) -> Option<Message> {
         tag::PRE_VOTE_REPLY => Message::PreVoteReply(take_vote_reply(head)?),
         tag::REQUEST_VOTE => Message::RequestVote(take_vote(head)?),
         tag::REQUEST_VOTE_REPLY => Message::RequestVoteReply(take_vote_reply(head)?),
+        tag::TIMEOUT_NOW => Message::TimeoutNow(TimeoutNow { term: take_term(head)? }),
         tag::APPEND_ENTRIES => Message::AppendEntries(take_append(head)?),
         tag::APPEND_ENTRIES_REPLY => Message::AppendEntriesReply(take_append_reply(head)?),
         tag::INSTALL_SNAPSHOT => Message::InstallSnapshot(take_install(head)?),

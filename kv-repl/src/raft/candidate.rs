@@ -70,7 +70,8 @@ impl Raft {
         }
     }
 
-    fn start_election(&mut self) {
+    /// Without asking first: whoever calls this knows that the others would do without their leader.
+    pub(super) fn start_election(&mut self) {
         self.reset_election_timer();
         let term = self.hard_state.term.next();
         assert!(term > self.hard_state.term, "no second vote in a term");

@@ -10,7 +10,7 @@
 //!
 //! Heartbeats do not depend on the disk, so a leader whose disk hangs would be obeyed for ever, while followers commit
 //! what it must keep in memory. It takes no more than `uncommitted_bytes_max` of that, and it steps down when a write has
-//! hung for `write_stall_max` and others have committed past it: they can do without this node. If they have not, its
+//! hung for `write_stall_max` and others have committed past it, in favour of one of them: they can do without this node. If they have not, its
 //! disk is not the worst, and it stays, so that reads go on.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,6 +26,7 @@ use super::options::Options;
 use super::progress::{Peer, Progress};
 use super::quorum::reached_by_majority;
 use super::read_index::ReadQueue;
+use super::transfer::Transfer;
 use super::{Raft, State};
 use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshotReply, Message, PROPOSAL_BYTES_MAX, Proposal,
@@ -44,6 +45,7 @@ pub(super) struct Leader {
     heartbeat_at: Duration,
     /// Bytes of the entries of this term that are not committed.
     uncommitted_bytes: usize,
+    pub(super) transfer: Option<Transfer>,
 }
 
 /// Why nothing was proposed.
@@ -62,6 +64,12 @@ pub enum ProposeError {
         waiting_bytes: usize,
         /// What was to be added.
         bytes: usize,
+    },
+    /// For the caller, soon: leadership is on its way to another node, and whoever leads then takes it.
+    #[error("leadership is being handed to node {to}")]
+    Transferring {
+        /// That node.
+        to: NodeId,
     },
     /// For the operator: this node's log has no room.
     #[error("the disk is full")]
@@ -98,12 +106,15 @@ impl Leader {
             round: 0,
             heartbeat_at: raft.now,
             uncommitted_bytes: 0,
+            transfer: None,
         }
     }
 
     /// When it has something to do, if nothing happens before.
     pub(super) fn deadline(&self, options: &Options) -> Duration {
-        self.reads.deadline().into_iter().fold(self.heartbeat_at.min(self.silent_at(options)), Duration::min)
+        let transfer = self.transfer.as_ref().map(|transfer| transfer.until);
+        let others = self.reads.deadline().into_iter().chain(transfer);
+        others.fold(self.heartbeat_at.min(self.silent_at(options)), Duration::min)
     }
 
     /// When a majority will have been silent for too long, if it goes on being so. This node never is, to itself.
@@ -143,6 +154,9 @@ impl Raft {
         let State::Leader(state) = &self.state else { return Err(ProposeError::NotLeader { leader }) };
         if let Some(bytes) = proposals.iter().map(|one| one.payload.len()).find(|bytes| *bytes > PROPOSAL_BYTES_MAX) {
             return Err(ProposeError::TooLarge { bytes });
+        }
+        if let Some(to) = state.transfer_to() {
+            return Err(ProposeError::Transferring { to });
         }
         if self.is_disk_full {
             return Err(ProposeError::DiskFull);
@@ -185,7 +199,10 @@ impl Raft {
     pub(super) fn handle_leader_timeout(&mut self) {
         let is_outrun = self.is_stalled() && self.committed > self.writes.durable();
         let State::Leader(leader) = &mut self.state else { return };
-        if is_outrun || self.now >= leader.silent_at(&self.options) {
+        if is_outrun {
+            return self.abdicate();
+        }
+        if self.now >= leader.silent_at(&self.options) {
             return self.follow(self.hard_state.term, None);
         }
         if self.now >= leader.heartbeat_at {
@@ -324,6 +341,7 @@ impl Raft {
         for (to, peer) in &mut leader.peers {
             sending.feed(*to, peer, round);
         }
+        self.advance_transfer();
         // A single voter is a majority.
         self.confirm_reads();
     }

@@ -1,8 +1,8 @@
 //! Raft as a state machine that sees no world: time, seed, messages and disk completions go in, [`Output`]s come out.
 //!
 //! It follows figure 2 of the Raft paper (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm",
-//! extended version), and of Ongaro's thesis sections 6.2 (a leader without a majority steps down), 6.4 (ReadIndex) and
-//! 9.6 (pre-vote).
+//! extended version), and of Ongaro's thesis sections 3.10 (leadership transfer), 6.2 (a leader without a majority steps
+//! down), 6.4 (ReadIndex) and 9.6 (pre-vote).
 //!
 //! ```text
 //!                 times out             majority would vote         majority voted
@@ -37,6 +37,7 @@ mod snapshot;
 mod status;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod writes;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -50,6 +51,7 @@ pub use self::io::{
 pub use self::leader::ProposeError;
 pub use self::options::{Options, OptionsError};
 pub use self::status::{PeerProgress, ProgressKind, Status};
+pub use self::transfer::TransferError;
 
 use self::candidate::{Candidate, PreCandidate};
 use self::follower::Follower;
@@ -158,6 +160,7 @@ impl Raft {
             Message::PreVoteReply(reply) => self.handle_pre_vote_reply(from, reply),
             Message::RequestVote(request) => self.handle_request_vote(from, request),
             Message::RequestVoteReply(reply) => self.handle_request_vote_reply(from, reply),
+            Message::TimeoutNow(order) => self.handle_timeout_now(from, order),
             Message::AppendEntries(append) => self.handle_append_entries(from, append),
             Message::AppendEntriesReply(reply) => self.handle_append_entries_reply(from, reply),
             Message::InstallSnapshot(piece) => self.handle_install_snapshot(from, piece),
@@ -213,6 +216,7 @@ impl Raft {
         if let State::Leader(leader) = &mut self.state {
             leader.reconnect(peer, connection, last);
         }
+        self.interrupt_transfer(peer);
         self.refuse_reads_asked_of(peer);
     }
 

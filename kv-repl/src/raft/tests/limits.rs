@@ -6,7 +6,7 @@ use super::id;
 use super::sim::{Sim, member};
 use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshot, InstallSnapshotReply, Message, Proposal,
-    ReadIndex, ReadIndexReply, SnapshotResult, VoteReply, VoteRequest,
+    ReadIndex, ReadIndexReply, SnapshotResult, TimeoutNow, VoteReply, VoteRequest,
 };
 use crate::raft::{Boot, Options, Output, ProposeError, Raft, SnapshotProgress};
 use crate::types::{Configuration, EntryId, HardState, Index, Term, kind};
@@ -62,6 +62,7 @@ fn a_term_that_no_cluster_reaches_is_not_believed() {
             Message::PreVoteReply(no),
             Message::RequestVote(vote),
             Message::RequestVoteReply(no),
+            Message::TimeoutNow(TimeoutNow { term }),
             Message::AppendEntries(AppendEntries { term, prev, committed, round, connection, entries }),
             Message::AppendEntriesReply(AppendEntriesReply {
                 term,

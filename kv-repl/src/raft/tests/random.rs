@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::sim::Sim;
 
-/// Runs one seed; gives how many entries were committed and how many reads answered under faults.
-fn run(seed: u64) -> (usize, u64) {
+/// Runs one seed; gives how many entries were committed, how many reads answered, and how many nodes told to lead under
+/// faults.
+fn run(seed: u64) -> (usize, u64, u64) {
     let count = if seed.is_multiple_of(4) { 5 } else { 3 };
     let mut sim = Sim::new(count, seed);
     sim.faults = true;
@@ -27,6 +28,13 @@ fn run(seed: u64) -> (usize, u64) {
             13..=17 => sim.heal_all(),
             18..=20 => sim.checkpoint(node),
             21..=60 => sim.read(node),
+            121..=123 => {
+                let (leader, now) = (sim.leader().unwrap_or(node), sim.now);
+                if sim.nodes[leader].raft.is_some() {
+                    let to = super::sim::member(sim.draw(count as u64) as usize).id;
+                    let _ = sim.raft(leader).transfer_leadership(now, to);
+                }
+            }
             61..=120 => {
                 let leader = sim.leader().unwrap_or(node);
                 sim.propose(if number % 5 == 0 { node } else { leader }, &format!("command {number}"));
@@ -35,7 +43,7 @@ fn run(seed: u64) -> (usize, u64) {
         }
         sim.step();
     }
-    let under_faults = (sim.committed.len(), sim.reads_answered);
+    let under_faults = (sim.committed.len(), sim.reads_answered, sim.transfers);
     sim.faults = false;
     sim.heal_all();
     for node in 0..count {
@@ -71,16 +79,18 @@ fn safe_under_faults_and_live_after_them() {
         Ok(seed) => vec![seed.parse().expect("KV_SEED is a number")],
         Err(_) => (1..=1000).collect(),
     };
-    let (mut committed, mut reads) = (0, 0);
+    let (mut committed, mut reads, mut transfers) = (0, 0, 0);
     for seed in &seeds {
         let run = std::panic::catch_unwind(|| run(*seed));
-        let (more, answered) = run.unwrap_or_else(|_| {
+        let (more, answered, told) = run.unwrap_or_else(|_| {
             panic!("seed {seed} failed; again: KV_SEED={seed} cargo test -p kv-repl safe_under_faults")
         });
         committed += more;
         reads += answered;
+        transfers += told;
     }
     // A run in which nothing happens proves nothing.
     assert!(committed > seeds.len() * 20, "only {committed} entries were committed under faults");
     assert!(reads as usize > seeds.len() * 20, "only {reads} reads were answered under faults");
+    assert!(transfers as usize > seeds.len(), "leadership was handed over only {transfers} times under faults");
 }

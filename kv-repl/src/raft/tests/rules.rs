@@ -9,10 +9,10 @@ use super::sim::{STEP, Sim, member};
 use super::{entries, id, index};
 use crate::codec::{Frame, FrameCodec};
 use crate::message::{
-    AppendEntries, AppendEntriesReply, AppendResult, Forward, Message, PROPOSAL_BYTES_MAX, Proposal, VoteReply,
-    VoteRequest,
+    AppendEntries, AppendEntriesReply, AppendResult, Forward, Message, PROPOSAL_BYTES_MAX, Proposal, TimeoutNow,
+    VoteReply, VoteRequest,
 };
-use crate::raft::{Boot, Options, Output, ProposeError, Raft, Role};
+use crate::raft::{Boot, Options, Output, ProposeError, Raft, Role, TransferError};
 use crate::types::{Configuration, EntryId, HardState, Index, Term, kind};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -356,7 +356,9 @@ fn a_leader_whose_disk_hangs_takes_no_more_than_the_limit_and_makes_way() {
     assert!(taken.count() < 64);
     assert_eq!(sim.raft(old).role(), Role::Leader, "it is only busy yet");
     sim.run_until("all it took is committed", SECOND * 5, |sim| sim.committed.len() > 60);
-    sim.run_until("another one leads", SECOND * 20, |sim| sim.leader().is_some_and(|leader| leader != old));
+    sim.run_until("it steps down", SECOND * 20, |sim| sim.nodes[old].raft.as_ref().unwrap().role() != Role::Leader);
+    let timeout = Options::default().election_timeout_min;
+    sim.run_until("it has told another one to lead", timeout, |sim| sim.leader().is_some_and(|leader| leader != old));
     let new = sim.leader().expect("just waited for it");
     assert!(sim.propose(new, "goes on"));
     sim.nodes[old].hangs = false;
@@ -453,4 +455,77 @@ fn section_7_a_slow_transfer_is_not_overtaken_by_the_log() {
     }
     let behind = sim.nodes[leader].applied.len() - sim.nodes[away].applied.len();
     assert!(behind < 100, "{behind} entries behind");
+}
+
+/// The next leader is who was chosen, one term later, with everything the old one had; meanwhile nothing new is taken.
+#[test]
+fn thesis_3_10_leadership_goes_to_whom_it_is_given() {
+    let mut sim = Sim::new(3, 10);
+    let old = sim.elect();
+    let to = (old + 1) % 3;
+    sim.run_until("its term begins", SECOND * 5, |sim| !sim.committed.is_empty());
+    sim.isolate(to);
+    for number in 0..50 {
+        assert!(sim.propose(old, &format!("command {number}")));
+        sim.step();
+    }
+    sim.heal_all();
+    let (now, term) = (sim.now, sim.raft(old).term());
+    // It is behind, and gets what it lacks first.
+    sim.raft(old).transfer_leadership(now, member(to).id).unwrap();
+    assert_eq!(
+        sim.raft(old).propose(now, 0, &[]),
+        Err(ProposeError::Transferring { to: member(to).id }),
+        "what would come behind it"
+    );
+    sim.run_until("it leads", SECOND, |sim| sim.leader() == Some(to));
+    assert_eq!(sim.raft(to).term(), term.next(), "one election, at once");
+    assert_eq!(sim.raft(to).last().index, index(52), "all commands, and the entry of each reign");
+    assert!(sim.propose(to, "goes on"));
+    sim.run_until("all is applied", SECOND * 5, |sim| sim.nodes.iter().all(|node| node.applied.len() == 53));
+}
+
+/// Neither a node that is away nor a message that is lost leaves the cluster without a leader.
+#[test]
+fn thesis_3_10_a_transfer_that_does_not_succeed_is_given_up() {
+    let mut sim = Sim::new(3, 11);
+    let leader = sim.elect();
+    let (behind, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    sim.run_until("its term begins", SECOND * 5, |sim| !sim.committed.is_empty());
+    let (now, term) = (sim.now, sim.raft(leader).term());
+    let to = member(behind).id;
+    sim.raft(leader).transfer_leadership(now, to).unwrap();
+    sim.cut(leader, behind);
+    sim.cut(behind, leader);
+    let later = sim.now + Options::default().election_timeout_max * 2;
+    sim.run_until("it is given up", SECOND * 10, |sim| sim.now > later);
+    assert_eq!((sim.leader(), sim.raft(leader).term()), (Some(leader), term), "the old leader goes on");
+    assert!(sim.propose(leader, "goes on"));
+    let now = sim.now;
+    let refused = |raft: &mut Raft, to| raft.transfer_leadership(now, to).unwrap_err();
+    sim.raft(leader).handle_disconnected(now, to);
+    assert_eq!(refused(sim.raft(leader), to), TransferError::NotConnected { to });
+    let me = member(leader).id;
+    assert_eq!(refused(sim.raft(leader), me), TransferError::NotAnotherVoter { to: me });
+    assert_eq!(refused(sim.raft(other), me), TransferError::NotLeader { leader: Some(me) });
+}
+
+/// TimeoutNow counts only from the leader of the present term.
+#[test]
+fn thesis_3_10_nobody_else_can_call_an_election() {
+    let order = |term| Message::TimeoutNow(TimeoutNow { term: Term::new(term) });
+    let mut raft = follower(3);
+    raft.handle_message(SECOND, member(1), order(1));
+    assert_eq!(raft.role(), Role::Follower, "no leader is known");
+    raft.handle_message(SECOND, member(1), append(1, id(1, 3), 3, 4..=4));
+    outputs(&mut raft, SECOND);
+    for (from, term) in [(2, 1), (1, 0), (1, 2)] {
+        raft.handle_message(SECOND, member(from), order(term));
+        assert_eq!(raft.role(), Role::Follower, "from {from} in term {term}");
+    }
+    raft.handle_message(SECOND, member(1), order(1));
+    assert_eq!(raft.role(), Role::Candidate);
+    let (before, after) = outputs(&mut raft, SECOND);
+    let asks = |messages: &[Message]| messages.iter().filter(|m| matches!(m, Message::RequestVote(_))).count();
+    assert_eq!((asks(&before), asks(&after)), (0, 2), "its own vote is durable first");
 }

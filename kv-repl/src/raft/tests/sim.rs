@@ -57,6 +57,8 @@ pub(super) struct Sim {
     reads: BTreeMap<(usize, u64), Index>,
     next_token: u64,
     pub(super) reads_answered: u64,
+    /// How often a node was told to lead.
+    pub(super) transfers: u64,
 }
 
 pub(super) fn member(node: usize) -> Member {
@@ -143,6 +145,7 @@ impl Sim {
             reads: BTreeMap::new(),
             next_token: 0,
             reads_answered: 0,
+            transfers: 0,
         };
         (0..count).for_each(|node| sim.start(node));
         sim
@@ -437,6 +440,7 @@ impl Sim {
     }
 
     fn send(&mut self, from: usize, to: usize, message: Message) {
+        self.transfers += u64::from(matches!(message, Message::TimeoutNow(_)));
         if !self.faults {
             self.flying.push(Flying { at: self.now + STEP, from, to, message });
             return;

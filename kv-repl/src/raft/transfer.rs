@@ -1,0 +1,131 @@
+//! Handing leadership over (thesis, section 3.10).
+//!
+//! ```text
+//!   leader                                        chosen voter
+//!     | takes no more proposals                        |
+//!     | ------------- entries, until it has all -----> |
+//!     | ------------- TimeoutNow --------------------> | begins an election, without asking first
+//!     | <------------ RequestVote, a later term ------ | and wins it: no log is ahead of its own
+//! ```
+//!
+//! Nobody but the leader can call an election while the others hear it, and it does so by TimeoutNow alone. Should the
+//! voter not get there within `election_timeout_max`, or the connection to it break after it was told, the leader goes on
+//! as before: a TimeoutNow that arrives after all costs an election, and nothing else.
+//!
+//! A leader whose disk hangs, while the others commit without it, tells the voter with the longest log when it steps down,
+//! so that they need not wait for an election timeout.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::leader::Leader;
+use super::{Raft, State};
+use crate::message::{Message, TimeoutNow};
+use crate::types::{Member, NodeId};
+
+/// Leadership on its way to another node.
+pub(super) struct Transfer {
+    pub(super) to: NodeId,
+    /// When it is given up.
+    pub(super) until: Duration,
+    /// Whether the other has been told.
+    told: bool,
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TransferError {
+    /// For the caller: this node does not lead.
+    #[error("this node does not lead")]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<NodeId>,
+    },
+    /// For the caller: only another voter can be given leadership.
+    #[error("node {to} is not another voter of this cluster")]
+    NotAnotherVoter {
+        /// The node asked for.
+        to: NodeId,
+    },
+    /// For the caller, later: there is no connection to that node.
+    #[error("node {to} is not connected")]
+    NotConnected {
+        /// The node asked for.
+        to: NodeId,
+    },
+}
+
+impl Leader {
+    /// Where leadership is on its way to.
+    pub(super) fn transfer_to(&self) -> Option<NodeId> {
+        self.transfer.as_ref().map(|transfer| transfer.to)
+    }
+
+    /// The connected voter with the longest log.
+    fn successor(&self) -> Option<NodeId> {
+        let connected = self.peers.iter().filter(|(_, peer)| peer.connection.is_some());
+        connected.max_by_key(|(_, peer)| peer.match_index).map(|(id, _)| *id)
+    }
+}
+
+impl Raft {
+    /// Begins to hand leadership to another voter. Proposals are refused from now on; what becomes of it shows in the role
+    /// ([`Output::Role`](super::Output::Role)), and if that has not changed after `election_timeout_max`, the leader goes on as before.
+    /// A second call replaces the first.
+    ///
+    /// # Errors
+    ///
+    /// See [`TransferError`]; nothing has changed then.
+    pub fn transfer_leadership(&mut self, now: Duration, to: NodeId) -> Result<(), TransferError> {
+        self.see(now);
+        let (leader, until) = (self.leader(), self.now + self.options.election_timeout_max);
+        let State::Leader(state) = &mut self.state else { return Err(TransferError::NotLeader { leader }) };
+        let Some(peer) = state.peers.get(&to) else { return Err(TransferError::NotAnotherVoter { to }) };
+        if peer.connection.is_none() {
+            return Err(TransferError::NotConnected { to });
+        }
+        state.transfer = Some(Transfer { to, until, told: false });
+        Ok(())
+    }
+
+    /// Tells the chosen voter when it has everything; gives up when it has not got there in time.
+    pub(super) fn advance_transfer(&mut self) {
+        let (term, last) = (self.hard_state.term, self.log.last().index);
+        let State::Leader(leader) = &mut self.state else { return };
+        let Some(transfer) = &mut leader.transfer else { return };
+        let (to, has_all) = (transfer.to, leader.peers.get(&transfer.to).is_some_and(|peer| peer.match_index == last));
+        if self.now >= transfer.until {
+            leader.transfer = None;
+        } else if has_all && !transfer.told {
+            transfer.told = true;
+            self.send(to, Message::TimeoutNow(TimeoutNow { term }));
+        }
+    }
+
+    /// The connection to a peer has changed: what was on its way may be lost. If that was TimeoutNow, there is no telling
+    /// whether it has arrived.
+    pub(super) fn interrupt_transfer(&mut self, peer: NodeId) {
+        if let State::Leader(leader) = &mut self.state {
+            leader.transfer.take_if(|transfer| transfer.to == peer && transfer.told);
+        }
+    }
+
+    /// Steps down in favour of the voter with the longest log.
+    pub(super) fn abdicate(&mut self) {
+        let State::Leader(leader) = &self.state else { return };
+        let (successor, term) = (leader.successor(), self.hard_state.term);
+        self.follow(term, None);
+        if let Some(to) = successor {
+            self.send(to, Message::TimeoutNow(TimeoutNow { term }));
+        }
+    }
+
+    /// The leader wants this node to lead. From anybody else it is nothing.
+    pub(super) fn handle_timeout_now(&mut self, from: Member, order: TimeoutNow) {
+        let is_led = matches!(self.state, State::Follower(_)) && self.leader() == Some(from.id);
+        if is_led && order.term == self.hard_state.term && self.may_campaign() {
+            self.start_election();
+        }
+    }
+}
