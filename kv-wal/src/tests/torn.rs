@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::{SMALL, View, copy_dir, entries, entry, open, segments};
 use crate::format::SECTOR_BYTES;
+use crate::record::Index;
+use crate::testing::SimFs;
 use crate::{Log, Options};
 
 /// A log before and after its last sync, which wrote three batches.
@@ -90,6 +93,46 @@ pub(super) fn a_write_that_misses_any_one_sector_is_cut_there() {
     for missing in 0..write.sectors.len() {
         assert!(write.stop(|at| at != missing) < 3, "sector {missing}");
     }
+}
+
+/// Not as disks do it (A1), but as a copy that was cut short: what the sync covered is never lost without a word, and what
+/// is not whole is never accepted.
+#[test]
+fn a_last_batch_cut_at_any_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path());
+    log.append(&entries(1, 1..=5), Some(b"old")).unwrap();
+    log.sync().unwrap();
+    let before = View::of(&log);
+    log.append(&entries(1, 6..=8), Some(b"new")).unwrap();
+    log.sync().unwrap();
+    let after = View::of(&log);
+    drop(log);
+    let path = segments(dir.path()).remove(0);
+    let whole = fs::read(&path).unwrap();
+    let end = whole.iter().rposition(|&byte| byte != 0).unwrap() + 1;
+    let (mut torn, mut damaged) = (0, 0);
+    for cut in super::damage::batch(1)..end {
+        let mut bytes = whole.clone();
+        bytes[cut..].fill(0);
+        let is_whole = bytes == whole;
+        fs::write(&path, bytes).unwrap();
+        let disk = SimFs::over(dir.path()).unwrap();
+        let (log, recovery) = Log::open_with(Arc::new(disk), dir.path(), SMALL).unwrap();
+        if is_whole {
+            assert_eq!(View::of(&log), after, "cut {cut} took zeros only");
+            continue;
+        }
+        *(if recovery.is_damaged() { &mut damaged } else { &mut torn }) += 1;
+        assert_eq!(log.reader().read(Index::new(1)..Index::new(9), usize::MAX).unwrap(), before.entries, "cut {cut}");
+        // Of a batch that counts as acknowledged, the header alone has the state.
+        assert!([&before.state, &after.state].contains(&&log.state()), "cut {cut}");
+        drop(log);
+        for stray in segments(dir.path()).split_off(1) {
+            fs::remove_file(stray).unwrap();
+        }
+    }
+    assert!(torn > 8 && damaged > 300, "{torn} torn, {damaged} damaged");
 }
 
 proptest! {
