@@ -15,7 +15,7 @@ use super::shared::{Answer, Mark, Shared};
 use super::task::Own;
 use super::traits::StateMachine;
 use crate::message::PROPOSAL_BYTES_MAX;
-use crate::raft::Role;
+use crate::raft::{self, Role};
 use crate::types::{Index, Kind, Member, NodeId, Term, kind};
 
 /// Longest command accepted, in bytes.
@@ -103,6 +103,25 @@ pub enum ReadError {
     /// No leader confirmed in time that nothing newer exists.
     #[error("no leader could be reached in time")]
     NoLeader,
+    /// This node has stopped.
+    #[error("this node has stopped")]
+    Stopped,
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TransferError {
+    /// It cannot be, as things are.
+    #[error(transparent)]
+    Refused(#[from] raft::TransferError),
+    /// Another node did not take it in time: it did not catch up, did not answer, or was not elected.
+    #[error("node {to} did not take leadership")]
+    Failed {
+        /// That node.
+        to: NodeId,
+        /// Who leads now, if known.
+        leader: Option<NodeId>,
+    },
     /// This node has stopped.
     #[error("this node has stopped")]
     Stopped,
@@ -217,7 +236,7 @@ impl<S: StateMachine> Replica<S> {
 
     /// Why a write that was never taken has not been.
     fn refusal(&self) -> WriteError {
-        if self.inner.shared.core.lock().is_disk_full { WriteError::DiskFull } else { WriteError::NoLeader }
+        if self.inner.shared.core.borrow().is_disk_full { WriteError::DiskFull } else { WriteError::NoLeader }
     }
 
     /// Waits until [`Replica::read`] on this node sees every write that was confirmed, anywhere, before this call
@@ -252,7 +271,7 @@ impl<S: StateMachine> Replica<S> {
         let state = self.inner.shared.state.read();
         let (hash_index, state_hash) = (state.applied.index, state.state_hash());
         drop(state);
-        let core = *self.inner.shared.core.lock();
+        let core = *self.inner.shared.core.borrow();
         let peers = self.inner.shared.peers.lock();
         let peers = peers.iter().map(|(id, view)| PeerStatus {
             id: *id,
@@ -275,8 +294,36 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// Stops the node and waits until its threads have ended. What it has confirmed is durable.
+    /// Hands leadership from this node to another one, and returns when that leads (thesis, section 3.10). Writes that
+    /// come meanwhile wait for the new leader.
+    ///
+    /// # Errors
+    ///
+    /// See [`TransferError`]. If nothing came of it, this node leads as before, or whoever is named there.
+    pub async fn transfer_leadership(&self, to: NodeId) -> Result<(), TransferError> {
+        self.hand_over(Some(to)).await
+    }
+
+    async fn hand_over(&self, to: Option<NodeId>) -> Result<(), TransferError> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.own.send(Own::Transfer { to, reply }).map_err(|_| TransferError::Stopped)?;
+        let to = answer.await.map_err(|_| TransferError::Stopped)??;
+        let mut core = self.inner.shared.core.subscribe();
+        let decided = core.wait_for(|core| core.transfer_to.is_none() && core.leader.is_some());
+        let leader = match timeout(self.inner.write_timeout, decided).await {
+            Ok(Ok(core)) => core.leader,
+            _ => None,
+        };
+        if leader == Some(to) { Ok(()) } else { Err(TransferError::Failed { to, leader }) }
+    }
+
+    /// Stops the node and waits until its threads have ended. What it has confirmed is durable. If it leads, it hands
+    /// leadership over first, so that the others need not miss it before they elect another.
     pub async fn shutdown(&self) {
+        if self.inner.shared.core.borrow().role == Role::Leader {
+            // Whatever comes of it: it is going.
+            let _ = self.hand_over(None).await;
+        }
         // It may have ended by itself.
         let _ = self.inner.own.send(Own::Stop);
         self.stopped().await;

@@ -25,7 +25,7 @@ pub(crate) struct Shared<S: StateMachine> {
     pending: Mutex<PendingWrites<S::Outcome>>,
     marks: Mutex<VecDeque<Mark<S>>>,
     /// Where the core stands, as of its last turn.
-    pub(crate) core: Mutex<CoreView>,
+    pub(crate) core: watch::Sender<CoreView>,
     /// What is known of the other nodes.
     pub(crate) peers: Mutex<BTreeMap<NodeId, PeerView>>,
     /// Why the node has stopped, once it has; empty if it was asked to.
@@ -60,6 +60,8 @@ pub(crate) struct CoreView {
     pub(crate) committed: Index,
     /// This node leads, and its log has no room.
     pub(crate) is_disk_full: bool,
+    /// This node leads, and hands leadership to this one.
+    pub(crate) transfer_to: Option<NodeId>,
 }
 
 /// A peer as its last greeting and the connection to it show it.
@@ -103,17 +105,28 @@ impl<S: StateMachine> Shared<S> {
             waiting_reads: Mutex::new(Vec::new()),
             pending: Mutex::new(PendingWrites { batches: VecDeque::new(), next: 1 }),
             marks: Mutex::new(VecDeque::new()),
-            core: Mutex::new(CoreView {
+            core: watch::Sender::new(CoreView {
                 role: Role::Follower,
                 term: Term::ZERO,
                 leader: None,
                 last: Index::ZERO,
                 committed: Index::ZERO,
                 is_disk_full: false,
+                transfer_to: None,
             }),
             peers: Mutex::new(BTreeMap::new()),
             stopped: watch::Sender::new(None),
         }
+    }
+
+    /// The core stands there now. Who waits is told of what concerns leadership, not of each position.
+    pub(crate) fn see_core(&self, now: CoreView) {
+        self.core.send_if_modified(|core| {
+            let leadership = |view: &CoreView| (view.role, view.term, view.leader, view.transfer_to);
+            let has_changed = leadership(core) != leadership(&now);
+            *core = now;
+            has_changed
+        });
     }
 
     pub(crate) fn applied(&self) -> Index {

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -34,7 +34,9 @@ use super::shared::{CoreView, Shared};
 use super::snapshots::SnapshotTask;
 use super::traits::{LogReader, StateMachine};
 use crate::message::{Forward, Message};
-use crate::raft::{Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress};
+use crate::raft::{
+    Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress, TransferError,
+};
 use crate::types::{EntryId, Member, NodeId, kind};
 
 /// Events taken from one queue in one turn.
@@ -68,6 +70,8 @@ pub(crate) enum Own {
     Checkpointed(EntryId),
     /// A thread can't go on, and so this node can't either.
     Failed(String),
+    /// The owner wants another node to lead: this one, or any.
+    Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<NodeId, TransferError>> },
     /// The owner wants the node to end.
     Stop,
 }
@@ -221,6 +225,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             }
             Own::Resend => self.origin.gap_seen(now),
             Own::Checkpointed(upto) => self.covered.push_back(upto),
+            // Whoever asked may have gone.
+            Own::Transfer { to, reply } => drop(reply.send(self.transfer(now, to))),
             Own::Failed(_) | Own::Stop => unreachable!("handled by the loop"),
         }
     }
@@ -270,14 +276,28 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         if !self.raft.is_restoring() {
             self.unrestored.clear();
         }
-        *self.shared.core.lock() = CoreView {
+        self.show_core();
+    }
+
+    fn show_core(&self) {
+        self.shared.see_core(CoreView {
             role: self.raft.role(),
             term: self.raft.term(),
             leader: self.raft.leader(),
             last: self.raft.last().index,
             committed: self.raft.committed(),
             is_disk_full: self.is_refusing(),
-        };
+            transfer_to: self.raft.transfer_to(),
+        });
+    }
+
+    /// Begins to hand leadership over, to whoever had best have it if the caller does not say.
+    fn transfer(&mut self, now: Duration, to: Option<NodeId>) -> Result<NodeId, TransferError> {
+        let to = to.or_else(|| self.raft.successor()).unwrap_or(self.raft.me().id);
+        self.raft.transfer_leadership(now, to)?;
+        // Before the caller looks there.
+        self.show_core();
+        Ok(to)
     }
 
     /// Truncates the log as far as it is covered, and kept for no follower that is catching up.

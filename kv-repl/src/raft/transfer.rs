@@ -61,15 +61,21 @@ impl Leader {
     pub(super) fn transfer_to(&self) -> Option<NodeId> {
         self.transfer.as_ref().map(|transfer| transfer.to)
     }
-
-    /// The connected voter with the longest log.
-    fn successor(&self) -> Option<NodeId> {
-        let connected = self.peers.iter().filter(|(_, peer)| peer.connection.is_some());
-        connected.max_by_key(|(_, peer)| peer.match_index).map(|(id, _)| *id)
-    }
 }
 
 impl Raft {
+    /// Where leadership is on its way to, if this node leads and has been asked to hand it over.
+    pub fn transfer_to(&self) -> Option<NodeId> {
+        if let State::Leader(leader) = &self.state { leader.transfer_to() } else { None }
+    }
+
+    /// Who had best lead next, if this node leads: the connected voter with the longest log.
+    pub fn successor(&self) -> Option<NodeId> {
+        let State::Leader(leader) = &self.state else { return None };
+        let connected = leader.peers.iter().filter(|(_, peer)| peer.connection.is_some());
+        connected.max_by_key(|(_, peer)| peer.match_index).map(|(id, _)| *id)
+    }
+
     /// Begins to hand leadership to another voter. Proposals are refused from now on; what becomes of it shows in the role
     /// ([`Output::Role`](super::Output::Role)), and if that has not changed after `election_timeout_max`, the leader goes on as before.
     /// A second call replaces the first.
@@ -103,18 +109,16 @@ impl Raft {
         }
     }
 
-    /// The connection to a peer has changed: what was on its way may be lost. If that was TimeoutNow, there is no telling
-    /// whether it has arrived.
+    /// The connection to a peer has changed: what was on its way may be lost.
     pub(super) fn interrupt_transfer(&mut self, peer: NodeId) {
         if let State::Leader(leader) = &mut self.state {
-            leader.transfer.take_if(|transfer| transfer.to == peer && transfer.told);
+            leader.transfer.take_if(|transfer| transfer.to == peer);
         }
     }
 
     /// Steps down in favour of the voter with the longest log.
     pub(super) fn abdicate(&mut self) {
-        let State::Leader(leader) = &self.state else { return };
-        let (successor, term) = (leader.successor(), self.hard_state.term);
+        let (successor, term) = (self.successor(), self.hard_state.term);
         self.follow(term, None);
         if let Some(to) = successor {
             self.send(to, Message::TimeoutNow(TimeoutNow { term }));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kv_repl::transport::memory::MemoryNetwork;
 use kv_repl::types::NodeId;
-use kv_repl::{ReadError, Replica, ReplicaConfig, Role, StartError, WriteError};
+use kv_repl::{ReadError, Replica, ReplicaConfig, Role, StartError, TransferError, WriteError};
 use kv_store::{Condition, Op, Outcome, Store};
 use tempfile::TempDir;
 
@@ -21,14 +21,20 @@ struct Cluster {
     peers: Vec<(NodeId, String)>,
     nodes: Vec<Option<Replica<Store>>>,
     checkpoint_log_bytes: u64,
+    write_timeout: Duration,
 }
 
 impl Cluster {
     async fn start(checkpoint_log_bytes: u64) -> Cluster {
+        Cluster::start_with(checkpoint_log_bytes, Duration::from_secs(3)).await
+    }
+
+    async fn start_with(checkpoint_log_bytes: u64, write_timeout: Duration) -> Cluster {
         let peers: Vec<_> = (1..=3).map(|id| (NodeId::new(id), format!("node-{id}"))).collect();
         let dir = tempfile::tempdir().expect("temporary directory");
         let nodes = vec![None, None, None];
-        let mut cluster = Cluster { dir, network: MemoryNetwork::new(), peers, nodes, checkpoint_log_bytes };
+        let network = MemoryNetwork::new();
+        let mut cluster = Cluster { dir, network, peers, nodes, checkpoint_log_bytes, write_timeout };
         for node in 0..3 {
             cluster.run(node).await.expect("the node starts");
         }
@@ -42,7 +48,7 @@ impl Cluster {
         let options = kv_wal::Options { segment_bytes: 1 << 20, ..kv_wal::Options::default() };
         let (log, _) = kv_wal::Log::open(&home.join("log"), options).expect("log opens");
         let mut config = ReplicaConfig::new(id, home.join("checkpoints"), self.peers.clone());
-        config.write_timeout = Duration::from_secs(3);
+        config.write_timeout = self.write_timeout;
         config.read_timeout = Duration::from_secs(3);
         config.checkpoint_log_bytes = self.checkpoint_log_bytes;
         let transport = self.network.transport(&address);
@@ -219,6 +225,50 @@ async fn increments_count_exactly_once_through_changes_of_leader() {
         assert!((confirmed..=confirmed + unknown).contains(&counted), "{counted} of {confirmed} + {unknown}");
     }
     cluster.expect_equal_states().await;
+}
+
+/// Leadership goes round while writers write through every node: none of their writes fails, and each counts once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_goes_round_and_no_client_notices() {
+    let mut cluster = Cluster::start_with(64 << 20, PATIENCE).await;
+    let done = std::sync::Arc::new(AtomicBool::new(false));
+    let mut writers = Vec::new();
+    for node in 0..3 {
+        let (replica, done) = (cluster.node(node).clone(), done.clone());
+        writers.push(tokio::spawn(async move {
+            let mut confirmed = 0;
+            while !done.load(Ordering::Relaxed) {
+                write(&replica, increment(&format!("counter {node}"))).await.expect("a write only waits");
+                confirmed += 1;
+            }
+            confirmed
+        }));
+    }
+    let mut handed = 0;
+    while handed < 6 {
+        let old = cluster.leader().await;
+        let to = cluster.peers[(old + 1) % 3].0;
+        match cluster.node(old).transfer_leadership(to).await {
+            Ok(()) => handed += 1,
+            // A slow disk may need longer than an election timeout, and then somebody else may lead.
+            Err(TransferError::Failed { .. } | TransferError::Refused(_)) => continue,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    for (node, writer) in writers.into_iter().enumerate() {
+        let confirmed: i64 = writer.await.expect("no write has failed");
+        let value = read(cluster.node(0), &format!("counter {node}")).await.expect("readable");
+        assert_eq!(value, Some(confirmed.to_string()), "counter {node}");
+        assert!(confirmed > 0);
+    }
+    cluster.expect_equal_states().await;
+
+    // A leader that is stopped hands over as well, and the others go on.
+    let old = cluster.leader().await;
+    cluster.stop(old).await;
+    let new = cluster.leader().await;
+    write(cluster.node(new), increment("counter 0")).await.expect("written");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
