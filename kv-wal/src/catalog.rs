@@ -175,12 +175,14 @@ impl Catalog {
         entries.filter(|&(index, offset)| index > self.base.index && part.contains(&(offset as usize))).collect()
     }
 
-    /// Makes suspects of all entries of a range, and gives them.
-    pub(crate) fn suspect_range(&mut self, first: Index, end: Index) -> DamageList {
+    /// Makes suspects of all entries before `end` that were written before a place in segment number `seq`, and gives them.
+    pub(crate) fn suspect_before(&mut self, end: Index, (seq, offset): (u64, usize)) -> DamageList {
         let mut found = DamageList::default();
-        for span in &self.spans {
-            let inside = span.first.max(first).max(self.base.index.next());
-            found.add(inside, span.end().min(end));
+        for span in self.spans.iter().filter(|span| span.segment.seq <= seq) {
+            let is_all = span.segment.seq < seq;
+            let written = span.offsets.partition_point(|&at| is_all || (at as usize) < offset);
+            let first = span.first.max(self.base.index.next());
+            found.add(first, span.first.plus(written as u64).min(end));
         }
         self.suspects.add_all(&found);
         found

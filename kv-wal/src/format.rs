@@ -290,12 +290,13 @@ impl SegmentHeader {
         page
     }
 
-    /// From the header pages: one that is sound is enough.
+    /// From the header pages: one that is sound is enough, and so is one that was never written.
     pub(crate) fn decode(pages: [&[u8]; HEADER_PAGES]) -> Result<SegmentHeader, Fault> {
         match pages.map(Self::decode_page) {
             [Ok(header), _] | [_, Ok(header)] => Ok(header),
             [Err(Fault::Version(version)), _] | [_, Err(Fault::Version(version))] => Err(Fault::Version(version)),
-            [Err(Fault::Blank), Err(Fault::Blank)] => Err(Fault::Blank),
+            // They are synced at once: one that was never written says that the other was not either, or need not be.
+            [Err(Fault::Blank), _] | [_, Err(Fault::Blank)] => Err(Fault::Blank),
             _ => Err(Fault::Unreadable),
         }
     }

@@ -10,9 +10,9 @@ use std::thread;
 
 use crate::error::LogId;
 use crate::format::{BATCHES_AT, BatchHeader, Fault, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, is_blank, is_zero};
-use crate::recovery::{Recovery, Replay, TailFound, Verdict};
+use crate::recovery::{Recovery, Replay, Verdict};
 use crate::segment::Segment;
-use crate::walk::{Found, walk};
+use crate::walk::{Found, Walked, taken_over, walk};
 use crate::window::Window;
 
 /// Segments walked at the same time at most. Each takes little memory.
@@ -29,9 +29,11 @@ pub(crate) struct Loaded {
     pub(crate) header: Result<SegmentHeader, Fault>,
 }
 
-/// The part of the newest segment after what counts.
-#[derive(Clone, Copy, Debug, Default)]
+/// The part of a segment after what counts.
+#[derive(Clone, Debug)]
 pub(crate) struct Rest {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) salt: u64,
     pub(crate) start: usize,
     /// To the end of the last page that holds more than zeros.
     pub(crate) written_bytes: usize,
@@ -49,7 +51,9 @@ pub(crate) struct Read {
     /// The newest of them that has a header, and that.
     pub(crate) newest: Option<(Arc<Segment>, SegmentHeader)>,
     /// What lies in it where nothing counts any more.
-    pub(crate) rest: Rest,
+    pub(crate) rest: Option<Rest>,
+    /// What lies in the segment before it, if it has taken over before the end of that.
+    pub(crate) overtaken: Option<Rest>,
 }
 
 impl Loaded {
@@ -98,6 +102,10 @@ pub(crate) fn read(files: &[Loaded], mut observe: impl FnMut(&Segment, &Found, V
     };
     let mut read = Read { id: Some(first.log_id), replay: Replay::starting_at(first), ..Read::default() };
     let at_once = at_once(files);
+    let before = files
+        .iter()
+        .rposition(|file| file.header.is_ok())
+        .and_then(|newest| files[..newest].iter().rposition(|file| file.header.is_ok()));
     for start in (0..files.len()).step_by(at_once) {
         let chunk = start..(start + at_once).min(files.len());
         let walked = walk_all(files, chunk.clone());
@@ -105,20 +113,35 @@ pub(crate) fn read(files: &[Loaded], mut observe: impl FnMut(&Segment, &Found, V
             // One without a header proves nothing: it may never have been begun.
             let later = files[at + 1..].iter().any(|later| later.header.is_ok());
             read.segments.push_back(segment.clone());
-            let (Ok(header), Some(found)) = (header, found) else {
+            let (Ok(header), Some(walked)) = (header, found) else {
                 read.replay.lose_segment();
                 continue;
             };
             let observe = |found: &Found, verdict| observe(segment, found, verdict);
-            read.replay.segment(segment, header, found, later, observe);
+            let end = walked.end;
+            read.replay.segment(segment, header, walked.found, later, observe);
+            if Some(at) == before {
+                read.overtaken = overtaken(segment, header, end, next_batch(files, at));
+            }
             if !later {
                 read.newest = Some((segment.clone(), header.clone()));
-                read.rest = rest(segment, header, &read.replay.tail);
+                let tail = &read.replay.tail;
+                let start = tail.torn_at.or((!tail.damaged).then_some(tail.end));
+                read.rest = start.map(|start| rest(segment, header, start));
             }
         }
     }
     read.replay.finish();
+    if !read.goes_on() {
+        // No more than the header of a new segment holds.
+        read.replay.make_coarse();
+    }
     read
+}
+
+/// The batch with which the segment after number `at` takes over, as far as that is known.
+fn next_batch(files: &[Loaded], at: usize) -> Option<u64> {
+    files[at + 1..].iter().find_map(|next| Some(next.header.as_ref().ok()?.next_batch))
 }
 
 /// Segments that are walked at the same time. Of small ones, a thread would take longer to start; of very large ones, a
@@ -131,13 +154,12 @@ fn at_once(files: &[Loaded]) -> usize {
 }
 
 /// What each of some segments holds; `None` for one without a header.
-fn walk_all(files: &[Loaded], chunk: Range<usize>) -> Vec<Option<Vec<Found>>> {
+fn walk_all(files: &[Loaded], chunk: Range<usize>) -> Vec<Option<Walked>> {
     let walk_one = |at: usize| {
         let Loaded { segment, header } = &files[at];
         let header = header.as_ref().ok()?;
         // A segment goes as far as the next one takes over. If that does not say where, as far as there are batches.
-        let limit = files[at + 1..].iter().find_map(|next| Some(next.header.as_ref().ok()?.next_batch));
-        Some(walk(&mut Window::new(segment, header.bytes), header, limit))
+        Some(walk(&mut Window::new(segment, header.bytes), header, next_batch(files, at)))
     };
     if chunk.len() == 1 {
         return vec![walk_one(chunk.start)];
@@ -155,9 +177,20 @@ fn walk_all(files: &[Loaded], chunk: Range<usize>) -> Vec<Option<Vec<Found>>> {
     })
 }
 
-fn rest(segment: &Segment, header: &SegmentHeader, tail: &TailFound) -> Rest {
-    let Some(start) = tail.torn_at.or((!tail.damaged).then_some(tail.end)) else { return Rest::default() };
-    let mut rest = Rest { start, ..Rest::default() };
+/// What an opening that was stopped may have left to be erased.
+fn overtaken(
+    segment: &Arc<Segment>,
+    header: &SegmentHeader,
+    end: Option<usize>,
+    next_batch: Option<u64>,
+) -> Option<Rest> {
+    let mut window = Window::new(segment, header.bytes);
+    let start = end.or_else(|| taken_over(&mut window, BATCHES_AT, header.salt, next_batch?))?;
+    Some(rest(segment, header, start))
+}
+
+fn rest(segment: &Arc<Segment>, header: &SegmentHeader, start: usize) -> Rest {
+    let mut rest = Rest { segment: segment.clone(), salt: header.salt, start, written_bytes: 0, torn_bytes: 0 };
     // A file that has been shortened stays as it is.
     let present = segment.bytes as usize;
     Window::new(segment, header.bytes).pages_from(start, |at, page| {
@@ -180,7 +213,7 @@ impl Read {
     pub(crate) fn recovery(&self) -> Recovery {
         let Read { replay, segments, .. } = self;
         Recovery {
-            report: replay.report(self.rest.torn_bytes as u64),
+            report: replay.report(self.rest.as_ref().map_or(0, |rest| rest.torn_bytes as u64)),
             base: replay.standing.base,
             last: replay.standing.last,
             entries_recovered: replay.catalog.entries(),

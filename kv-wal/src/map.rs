@@ -22,7 +22,7 @@ impl Mapping {
     /// Maps `file`, from its start to its present end.
     ///
     /// The contract, which the type system cannot check: while the mapping lives, nobody shortens the file (that would
-    /// be SIGBUS on access), and nobody writes to the file while a slice made of it is in use that covers those bytes.
+    /// be SIGBUS on access), and nobody changes a byte of the file while a slice made of it is in use that covers that byte.
     /// The log keeps it: a segment never changes its length and is written front to back; it asks for the whole once,
     /// when nobody else knows the segment, keeps it as a pointer (`Bytes`), and makes slices only of what lies before the
     /// end of the last durable batch. The directory is locked against other processes that keep to the lock.

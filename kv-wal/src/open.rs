@@ -18,9 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use crate::error::{Error, LogId};
-use crate::format::{
-    BATCHES_AT, BatchHeader, DAMAGE_COUNT_MAX, Fault, HEADER_PAGES, SECTOR_BYTES, VERSION, erased_sector,
-};
+use crate::format::{BATCHES_AT, BatchHeader, Fault, HEADER_PAGES, SECTOR_BYTES, VERSION, erased_sector};
 use crate::fs::{Fs, Lock};
 use crate::load::{Loaded, Read, Rest, read, take_prepared};
 use crate::log::{Log, Options, Stats, lock_path};
@@ -29,6 +27,9 @@ use crate::pool::Pool;
 use crate::recovery::Recovery;
 use crate::segment::{PREPARE_NAME, SPARE_NAME, Segment, segments_among};
 use crate::writer::{Position, Tail, Writer};
+
+/// Bytes erased by one write.
+const ERASED_AT_ONCE: usize = 1 << 20;
 
 pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options) -> Result<(Log, Recovery), Error> {
     fs.create_dir_all(dir).map_err(Error::io("create", dir))?;
@@ -40,13 +41,15 @@ pub(crate) fn open(fs: Arc<dyn Fs>, dir: &Path, options: Options) -> Result<(Log
     settle(&read)?;
     let recovery = read.recovery();
     let goes_on = read.goes_on();
+    // Of an opening that began a new segment and got no further.
+    erase(read.overtaken.as_ref())?;
     if goes_on {
-        erase(&read)?;
+        erase(read.rest.as_ref())?;
     }
     let writer = start(fs, dir, options, &mut read, prepared)?;
     if !goes_on {
         // What is cut may hold the only proof that something damaged was durable: the new segment has to say so first.
-        erase(&read)?;
+        erase(read.rest.as_ref())?;
     }
     Ok((Log::writable(writer, lock), recovery))
 }
@@ -102,7 +105,9 @@ fn settle(read: &Read) -> Result<(), Error> {
     let Some((segment, header)) = &read.newest else { return Ok(()) };
     let write =
         |data: &[u8], at: usize| segment.file.write_at(data, at as u64).map_err(Error::io("write", &segment.path));
-    if !planted::is(Mistake::OpenedWithoutWritingTheHeaderAgain) {
+    // Nothing is made longer.
+    let has_header = segment.bytes >= BATCHES_AT as u64;
+    if has_header && !planted::is(Mistake::OpenedWithoutWritingTheHeaderAgain) {
         write(&header.encode().repeat(HEADER_PAGES), 0)?;
     }
     let unmarked = &read.replay.tail.unmarked[..];
@@ -114,16 +119,20 @@ fn settle(read: &Read) -> Result<(), Error> {
 
 /// Erases a torn batch and what follows it, of which nobody was told that it is durable. A crash on the way leaves the same
 /// to be found and done, or less.
-fn erase(read: &Read) -> Result<(), Error> {
-    let Some((segment, header)) = &read.newest else { return Ok(()) };
+fn erase(rest: Option<&Rest>) -> Result<(), Error> {
     // What an earlier opening has erased may be on the disk still: it is erased again.
-    let Rest { start, written_bytes, .. } = read.rest;
-    if written_bytes == 0 || planted::is(Mistake::CutButNotErased) {
+    let Some(Rest { segment, salt, start, written_bytes, .. }) = rest.filter(|rest| rest.written_bytes > 0) else {
+        return Ok(());
+    };
+    if planted::is(Mistake::CutButNotErased) {
         return Ok(());
     }
-    let erased = if planted::is(Mistake::ErasedByZeros) { [0; SECTOR_BYTES] } else { erased_sector(header.salt) };
-    let erased = erased.repeat(written_bytes / SECTOR_BYTES);
-    segment.file.write_at(&erased, start as u64).map_err(Error::io("write", &segment.path))?;
+    let erased = if planted::is(Mistake::ErasedByZeros) { [0; SECTOR_BYTES] } else { erased_sector(*salt) };
+    let erased = erased.repeat(ERASED_AT_ONCE / SECTOR_BYTES);
+    for at in (0..*written_bytes).step_by(ERASED_AT_ONCE) {
+        let part = &erased[..ERASED_AT_ONCE.min(written_bytes - at)];
+        segment.file.write_at(part, (start + at) as u64).map_err(Error::io("write", &segment.path))?;
+    }
     segment.file.sync().map_err(Error::io("sync", &segment.path))
 }
 
@@ -165,8 +174,6 @@ fn start(
             Tail { segment, salt: header.salt, offset: replay.tail.end as u64, header: header.encode() }
         }
         _ => {
-            replay.damage = replay.damage.coarse(DAMAGE_COUNT_MAX);
-            replay.catalog.lose(&replay.damage);
             let (standing, damage) = (&replay.standing, &replay.damage);
             let position = Position { log_id: id, seq: replay.seq, chain: replay.chain, standing, damage };
             Tail::start(&*fs, pool.take(BATCHES_AT as u64)?, &position)?

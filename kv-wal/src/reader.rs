@@ -103,10 +103,10 @@ impl Reader {
         catalog.suspect(segment, &inside).ranges().to_vec()
     }
 
-    /// Makes suspects of all entries before `end`. Gives them.
-    pub(crate) fn suspect_before(&self, end: Index) -> Vec<Damage> {
+    /// Makes suspects of all entries before `end` that were written before a place. Gives them.
+    pub(crate) fn suspect_before(&self, end: Index, place: (u64, usize)) -> Vec<Damage> {
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        catalog.suspect_range(Index::ZERO, end).ranges().to_vec()
+        catalog.suspect_before(end, place).ranges().to_vec()
     }
 
     /// Whether an entry that the log should have is suspect, or cannot be read.

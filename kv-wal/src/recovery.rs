@@ -27,7 +27,7 @@ use std::sync::Arc;
 use crate::catalog::{Catalog, Placed};
 use crate::damage::DamageList;
 use crate::error::Damage;
-use crate::format::{SegmentHeader, Standing};
+use crate::format::{DAMAGE_COUNT_MAX, SegmentHeader, Standing};
 use crate::planted::{self, Mistake};
 use crate::record::{EntryId, Index};
 use crate::segment::Segment;
@@ -262,6 +262,12 @@ impl Replay {
         self.catalog.gaps().for_each(|gap| self.damage.add(gap.start, gap.end));
         self.catalog.lose(&self.damage);
         self.catalog.set_cuts(self.standing.cuts);
+    }
+
+    /// As much of the damage as the header of a new segment holds.
+    pub(crate) fn make_coarse(&mut self) {
+        self.damage = self.damage.coarse(DAMAGE_COUNT_MAX);
+        self.catalog.lose(&self.damage);
     }
 
     /// How the log was left. `torn_bytes` is what was written of a torn batch and after it.

@@ -139,11 +139,16 @@ impl Scrubber {
                 }
                 file => file.map_err(Error::io("open", &segment.path))?,
             };
+            if segment.seq != self.done + 1 {
+                // Those between are gone.
+                self.cuts = None;
+            }
             self.done = segment.seq;
             scrubbed.bytes += BATCHES_AT as u64;
             let pages: Vec<_> = (0..HEADER_PAGES).map(|page| self.header(&segment, &*file, page, scrubbed)).collect();
             if let Some(header) = pages.into_iter().flatten().next() {
-                self.follow(&header.standing, header.standing.last.index.next(), false, scrubbed);
+                let (standing, first) = (&header.standing, header.standing.last.index.next());
+                self.follow(standing, first, false, (segment.seq, 0), scrubbed);
                 return Ok(Some(Place { segment, file, salt: header.salt, offset: BATCHES_AT, newest }));
             }
             let whole = 0..segment.published();
@@ -172,9 +177,10 @@ impl Scrubber {
 
     /// A sound header says how often the end of the log had been cut before it. If it was more than once since the last
     /// sound one, recovery cannot tell where, and gives up everything up to `first`, where it goes on.
-    fn follow(&mut self, next: &Standing, first: Index, cuts_end: bool, scrubbed: &mut Scrubbed) {
+    /// What was written at this `place` or later, repairs for instance, does not depend on what was before.
+    fn follow(&mut self, next: &Standing, first: Index, cuts_end: bool, place: (u64, usize), scrubbed: &mut Scrubbed) {
         if self.cuts.is_some_and(|cuts| next.cuts.wrapping_sub(cuts) > 1) {
-            scrubbed.suspects.extend(self.reader.suspect_before(first));
+            scrubbed.suspects.extend(self.reader.suspect_before(first, place));
         }
         self.cuts = Some(next.cuts.wrapping_add(u32::from(cuts_end)));
     }
@@ -195,12 +201,12 @@ impl Scrubber {
             if place.newest && place.offset >= segment.published() {
                 scrubbed.is_state_suspect = true;
                 let now = Standing { cuts: self.reader.cuts(), ..Standing::default() };
-                self.follow(&now, Index::new(u64::MAX), false, scrubbed);
+                self.follow(&now, Index::new(u64::MAX), false, (segment.seq, end), scrubbed);
             }
             return;
         };
         let first = if header.fills { header.standing.last.index.next() } else { header.first() };
-        self.follow(&header.standing, first, header.cuts_end, scrubbed);
+        self.follow(&header.standing, first, header.cuts_end, (segment.seq, start), scrubbed);
         place.offset += header.total_bytes();
         scrubbed.bytes += header.total_bytes() as u64;
         if header.count > 0 && self.body_crc(place, start + SECTOR_BYTES..place.offset) != Some(header.body_crc) {

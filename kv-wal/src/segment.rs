@@ -260,12 +260,15 @@ impl Segment {
         if self.file.read_at(present, offset).is_ok() {
             return;
         }
-        for (page, buffer) in present.chunks_mut(PAGE_BYTES).enumerate() {
-            let offset = offset + (page * PAGE_BYTES) as u64;
-            if let Err(error) = self.file.read_at(buffer, offset) {
-                tracing::warn!(segment = %self.path.display(), offset, %error, "unreadable page");
-                buffer.fill(UNREADABLE_BYTE);
+        let to_page = (offset.next_multiple_of(PAGE_BYTES as u64) - offset).min(present.len() as u64) as usize;
+        let (head, pages) = present.split_at_mut(to_page);
+        let mut at = offset;
+        for part in std::iter::once(head).chain(pages.chunks_mut(PAGE_BYTES)) {
+            if let Err(error) = self.file.read_at(part, at) {
+                tracing::warn!(segment = %self.path.display(), offset = at, %error, "unreadable page");
+                part.fill(UNREADABLE_BYTE);
             }
+            at += part.len() as u64;
         }
     }
 

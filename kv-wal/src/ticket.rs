@@ -3,6 +3,7 @@
 //! A promise is kept once; one that is dropped unkept is kept with [`Error::Closed`], so a ticket never waits for ever.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -89,7 +90,8 @@ impl Slot {
         let waiter = state.waiter.take();
         drop(state);
         match waiter {
-            Some(Waiter::Task(waker)) => waker.wake(),
+            // It is somebody else's code, and a panic of it must not cost the others their answers.
+            Some(Waiter::Task(waker)) => drop(catch_unwind(AssertUnwindSafe(|| waker.wake()))),
             Some(Waiter::Thread(thread)) => thread.unpark(),
             None => {}
         }

@@ -72,6 +72,14 @@ struct Queue {
     closed: bool,
 }
 
+impl Queue {
+    /// One request alone may be above the limit.
+    fn has_room_for(&self, bytes: usize) -> bool {
+        let is_next = bytes > QUEUE_BYTES_MAX && self.requests.is_empty();
+        is_next || self.bytes.saturating_add(bytes) <= QUEUE_BYTES_MAX
+    }
+}
+
 #[derive(Debug)]
 struct Request {
     change: Change,
@@ -248,7 +256,7 @@ impl Handle {
         let mut queue = lock(&self.shared.queue);
         if queue.closed {
             promise.keep(Err(Error::Closed));
-        } else if queue.bytes > 0 && queue.bytes.saturating_add(bytes) > QUEUE_BYTES_MAX {
+        } else if !queue.has_room_for(bytes) {
             promise.keep(Err(Error::Busy { queued_bytes: queue.bytes }));
             queue.refused = true;
         } else {

@@ -19,6 +19,14 @@ pub(crate) enum Evidence {
     Spoiled,
 }
 
+/// What a segment holds.
+#[derive(Debug)]
+pub(crate) struct Walked {
+    pub(crate) found: Vec<Found>,
+    /// Where the next segment has taken over; `None` if there is no telling.
+    pub(crate) end: Option<usize>,
+}
+
 /// A batch, or a run of batches whose headers cannot be read.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -51,8 +59,9 @@ pub(crate) struct Piece {
 
 /// Walks a segment with header `segment` as far as batch `limit` (exclusive), where the next segment takes over; to the end
 /// of what is there if none does.
-pub(crate) fn walk(window: &mut Window<'_>, segment: &SegmentHeader, limit: Option<u64>) -> Vec<Found> {
+pub(crate) fn walk(window: &mut Window<'_>, segment: &SegmentHeader, limit: Option<u64>) -> Walked {
     let mut found = Vec::new();
+    let mut is_whole = true;
     let (mut offset, mut seq, mut chain) = (BATCHES_AT, segment.next_batch, Some(segment.chain));
     while limit.is_none_or(|limit| seq < limit) {
         match header_at(window, offset, segment.salt) {
@@ -72,12 +81,21 @@ pub(crate) fn walk(window: &mut Window<'_>, segment: &SegmentHeader, limit: Opti
                 if !nothing && !full {
                     found.push(Found { seq, evidence, batch: None, offset });
                 }
-                let Some((at, header)) = later else { break };
+                let Some((at, header)) = later else {
+                    is_whole = false;
+                    break;
+                };
                 (offset, seq, chain) = (at, header.seq, None);
             }
         }
     }
-    found
+    Walked { found, end: is_whole.then_some(offset) }
+}
+
+/// Where the first batch starts, from `from` on, that the next segment has taken over: number `limit` or a later one.
+pub(crate) fn taken_over(window: &mut Window<'_>, from: usize, salt: u64, limit: u64) -> Option<usize> {
+    let mut pages = (from..window.bytes()).step_by(PAGE_BYTES);
+    pages.find(|&at| header_at(window, at, salt).is_ok_and(|header| header.seq >= limit))
 }
 
 /// The header at `offset`, if it is one of this use of the file and its batch ends within it.

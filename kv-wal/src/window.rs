@@ -44,8 +44,9 @@ impl<'a> Window<'a> {
             self.buffer.drain(..range.start - self.start);
             self.start = range.start;
             let present = self.buffer.len();
-            let wanted = range.len().max(READ_BYTES).min(self.bytes - self.start);
-            self.buffer.resize(wanted, 0);
+            // To the end of a page, so that a page that cannot be read costs no other.
+            let end = (self.start + range.len().max(READ_BYTES)).next_multiple_of(PAGE_BYTES).min(self.bytes);
+            self.buffer.resize(end - self.start, 0);
             self.segment.read_or_spoil(&mut self.buffer[present..], (self.start + present) as u64);
         }
         &self.buffer[range.start - self.start..range.end - self.start]

@@ -58,7 +58,12 @@ fn a_segment_header_survives_in_either_page_but_not_without_both() {
         }
         flipped[at] ^= 0x10;
     }
-    assert_eq!(SegmentHeader::decode([&[0; PAGE_BYTES], &[0; PAGE_BYTES]]), Err(Fault::Blank));
+    let zeros = [0; PAGE_BYTES];
+    assert_eq!(SegmentHeader::decode([&zeros, &page]), Ok(segment_header()));
+    for other in [&zeros[..], &unreadable] {
+        assert_eq!(SegmentHeader::decode([&zeros, other]), Err(Fault::Blank));
+        assert_eq!(SegmentHeader::decode([other, &zeros]), Err(Fault::Blank));
+    }
 }
 
 #[test]

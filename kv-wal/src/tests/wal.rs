@@ -115,3 +115,29 @@ fn a_closed_log_writes_what_was_queued_and_refuses_the_rest() {
     let (log, recovery) = open(dir.path());
     assert_eq!((log.last(), recovery.entries_rewritten), (id(1, 20), 0));
 }
+
+/// A task whose waker panics costs nobody else the answer.
+#[test]
+fn a_waker_that_panics_hurts_its_owner_only() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("as planned");
+        }
+    }
+    let (dir, fs) = (tempfile::tempdir().unwrap(), SimFs::new(1));
+    let (log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), SMALL).unwrap();
+    let wal = Wal::start(log, dir.path()).unwrap();
+    for count in [4, 50] {
+        let tickets = fs.while_stalled(|| {
+            let mut broken = Box::pin(submit(&wal.handle(), "x"));
+            let waker = Waker::from(Arc::new(Panics));
+            assert!(broken.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            let others: Vec<Ticket> = (0..count).map(|_| submit(&wal.handle(), "x")).collect();
+            (broken, others)
+        });
+        assert!(tickets.1.into_iter().all(|ticket| ticket.wait().is_ok()));
+        assert!(block_on(tickets.0).is_ok(), "and if it asks again, it is told too");
+    }
+    wal.close().unwrap();
+}
