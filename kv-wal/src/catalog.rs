@@ -109,6 +109,12 @@ impl Catalog {
         self.spans.iter().map(|span| span.end().since(span.first.max(self.base.index.next()))).sum()
     }
 
+    /// Bytes of the heap that the places of the entries take.
+    pub(crate) fn index_bytes(&self) -> usize {
+        let offsets: usize = self.spans.iter().map(|span| span.offsets.capacity() * size_of::<u32>()).sum();
+        offsets + self.spans.capacity() * size_of::<Span>() + self.runs.capacity() * size_of::<EntryId>()
+    }
+
     /// Indexes of the log that no span has.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = Range<Index>> {
         let begins = self.spans.iter().map(|span| span.first).chain([self.last.index.next()]);

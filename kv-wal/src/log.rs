@@ -42,7 +42,7 @@ pub struct Durable {
     pub(crate) batch: u64,
 }
 
-/// Counts since the log was opened.
+/// Counts since the log was opened, and what it takes now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Entries staged.
@@ -55,6 +55,12 @@ pub struct Stats {
     pub syncs: u64,
     /// Segments started because the one before was full.
     pub rotations: u64,
+    /// Segments there are now, the one that is written included.
+    pub segments: u64,
+    /// Bytes of their maps: pages of files, which the system takes back when it needs them.
+    pub mapped_bytes: u64,
+    /// Bytes of the heap that the index of the entries takes now.
+    pub index_bytes: u64,
 }
 
 /// A segmented write-ahead log in a directory.
@@ -318,9 +324,9 @@ impl Log {
         self.standing().state_in_doubt
     }
 
-    /// Counts since the log was opened.
+    /// Counts since the log was opened, and what it takes now.
     pub fn stats(&self) -> Stats {
-        self.writer.stats
+        self.writer.stats()
     }
 
     /// Syncs what is staged and closes the log, so that the next opening finds nothing to do. (Dropping it loses what is

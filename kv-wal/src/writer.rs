@@ -149,6 +149,17 @@ impl Writer {
         self.staged.last().map_or(&self.written, |batch| &batch.standing)
     }
 
+    pub(crate) fn stats(&self) -> Stats {
+        let segments = || self.older.iter().chain([&self.tail.segment]);
+        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
+        Stats {
+            segments: segments().count() as u64,
+            mapped_bytes: segments().map(|segment| segment.bytes).sum(),
+            index_bytes: catalog.index_bytes() as u64,
+            ..self.stats
+        }
+    }
+
     /// What is durable.
     pub(crate) fn durable(&self) -> Durable {
         Durable { last: self.written.last.index, batch: self.durable_batch }

@@ -45,7 +45,11 @@ fn the_index_holds_at_most_16_bytes_a_record() {
     let options = || Options { segment_bytes: 1 << 20, ..options() };
     let (mut log, dir) = open(options());
     let appended = measure(|| append_in_batches(&mut log, 1..RECORDS + 1));
-    assert!(log.stats().rotations > 2, "more than one span");
+    let stats = log.stats();
+    assert!(stats.rotations > 2, "more than one span");
+    assert_eq!(stats.mapped_bytes, stats.segments << 20, "counted apart");
+    let (counted, taken) = (stats.index_bytes as i64, appended.bytes_current);
+    assert!(counted <= taken && taken < counted * 2, "{counted} of {taken} bytes are the index");
     log.close().expect("closed");
     let mut reopened = None;
     let opened = measure(|| reopened = Some(Log::open(dir.path(), options()).expect("log opens")));
