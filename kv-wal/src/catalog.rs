@@ -285,7 +285,8 @@ impl Catalog {
         for span in self.spans.iter().filter(|span| span.end() > first) {
             let skip = first.since(span.first) as usize;
             let start = span.first.max(first);
-            let term = self.term(start).expect("an entry of a span has a term");
+            // An entry without one lies before a base that has gone back since, which only a forged log does: it is gone.
+            let Some(term) = self.term(start) else { continue };
             let inside = self.runs.iter().filter(|run| start < run.index && run.index < span.end());
             let runs = iter::once(&EntryId::new(term, start)).chain(inside).copied().collect();
             taken.push((

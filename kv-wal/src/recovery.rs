@@ -258,6 +258,7 @@ impl Replay {
             self.damage.add_open(self.standing.last.index.next());
             self.standing.state_in_doubt = true;
         }
+        self.damage.clip(self.standing.base.index);
         // Whatever the reason, what cannot be read is lost.
         self.catalog.gaps().for_each(|gap| self.damage.add(gap.start, gap.end));
         self.catalog.lose(&self.damage);
