@@ -17,6 +17,7 @@ use bytes::Bytes;
 use crate::damage::DamageList;
 use crate::error::{Damage, Error};
 use crate::format::{PAGE_BYTES, SECTOR_BYTES};
+use crate::log::Stats;
 use crate::record::{EntryId, HEADER_BYTES, Index, Term};
 use crate::segment::Segment;
 
@@ -109,12 +110,6 @@ impl Catalog {
         self.spans.iter().map(|span| span.end().since(span.first.max(self.base.index.next()))).sum()
     }
 
-    /// Bytes of the heap that the places of the entries take.
-    pub(crate) fn index_bytes(&self) -> usize {
-        let offsets: usize = self.spans.iter().map(|span| span.offsets.capacity() * size_of::<u32>()).sum();
-        offsets + self.spans.capacity() * size_of::<Span>() + self.runs.capacity() * size_of::<EntryId>()
-    }
-
     /// Indexes of the log that no span has.
     pub(crate) fn gaps(&self) -> impl Iterator<Item = Range<Index>> {
         let begins = self.spans.iter().map(|span| span.first).chain([self.last.index.next()]);
@@ -169,9 +164,24 @@ impl Catalog {
         self.segments.push_back(newest);
     }
 
-    /// The oldest is gone.
-    pub(crate) fn remove_segment(&mut self) {
-        self.segments.pop_front();
+    /// Takes out the oldest segments while no entry lies in them; never the newest.
+    pub(crate) fn take_empty_segments(&mut self) -> Vec<Arc<Segment>> {
+        let Some(newest) = self.segments.back().filter(|_| self.segments.len() > 1) else { return Vec::new() };
+        // A repair may have put an old entry into a new segment.
+        let oldest = self.spans.iter().map(|span| span.segment.seq).min().unwrap_or(newest.seq);
+        iter::from_fn(|| self.segments.pop_front_if(|segment| segment.seq < oldest)).collect()
+    }
+
+    /// What is there now, beside what has been counted.
+    pub(crate) fn complete(&self, counted: Stats) -> Stats {
+        let offsets: usize = self.spans.iter().map(|span| span.offsets.capacity() * size_of::<u32>()).sum();
+        let ends = self.spans.capacity() * size_of::<Span>() + self.runs.capacity() * size_of::<EntryId>();
+        Stats {
+            segments: self.segments.len() as u64,
+            mapped_bytes: self.segments.iter().map(|segment| segment.bytes).sum(),
+            index_bytes: (offsets + ends) as u64,
+            ..counted
+        }
     }
 
     /// The entries that lie in a part of a segment, and where.
@@ -204,12 +214,6 @@ impl Catalog {
         }
         self.suspects.add_all(&found);
         found
-    }
-
-    /// The oldest segment that an entry still lies in.
-    pub(crate) fn oldest_segment(&self) -> Option<u64> {
-        // A repair may have put an old entry into a new segment.
-        self.spans.iter().map(|span| span.segment.seq).min()
     }
 
     /// Forgets the entries from `first` on.

@@ -27,6 +27,8 @@ const WALKED_TOGETHER_BYTES_MAX: u64 = 256 << 20;
 pub(crate) struct Loaded {
     pub(crate) segment: Arc<Segment>,
     pub(crate) header: Result<SegmentHeader, Fault>,
+    /// Nothing in it but zeros, all of which can be read. Looked for only where the header is blank.
+    pub(crate) is_zeros: bool,
 }
 
 /// The part of a segment after what counts.
@@ -59,7 +61,11 @@ pub(crate) struct Read {
 impl Loaded {
     pub(crate) fn new(segment: Arc<Segment>) -> Loaded {
         let header = header_of(&segment);
-        Loaded { segment, header }
+        let is_zeros = header == Err(Fault::Blank) && segment.is_zero();
+        // Where there is a batch there was a header.
+        let is_begun = header == Err(Fault::Blank) && !is_zeros && has_batches(&segment);
+        let header = if is_begun { Err(Fault::Unreadable) } else { header };
+        Loaded { segment, header, is_zeros }
     }
 }
 
@@ -67,8 +73,6 @@ fn header_of(segment: &Segment) -> Result<SegmentHeader, Fault> {
     match SegmentHeader::decode([&segment.read_page(0), &segment.read_page(1)]) {
         // A file under another's name is none we could place.
         Ok(header) if header.seq != segment.seq => Err(Fault::Unreadable),
-        // Where there is a batch there was a header.
-        Err(Fault::Blank) if has_batches(segment) => Err(Fault::Unreadable),
         header => header,
     }
 }
@@ -84,17 +88,19 @@ fn has_batches(segment: &Segment) -> bool {
 /// Takes out the segments that were prepared and never begun: a blank header was never written (A5), and neither was then
 /// any batch, since the header is durable before the first. Segments are begun in order, so one before another that was
 /// begun has lost its header.
-pub(crate) fn take_prepared(files: &mut Vec<Loaded>) -> Vec<Arc<Segment>> {
+pub(crate) fn take_prepared(files: &mut Vec<Loaded>) -> Vec<Loaded> {
     let begun = files.iter().rposition(|found| found.header != Err(Fault::Blank)).map_or(0, |newest| newest + 1);
     files[..begun].iter_mut().filter(|found| found.header == Err(Fault::Blank)).for_each(|found| {
         found.header = Err(Fault::Unreadable);
     });
-    files.drain(begun..).map(|found| found.segment).collect()
+    files.split_off(begun)
 }
 
 /// Reads and replays the segments, oldest first. `observe` is told of each batch what becomes of it.
 pub(crate) fn read(files: &[Loaded], mut observe: impl FnMut(&Segment, &Found, Verdict)) -> Read {
-    let Some(first) = files.iter().find_map(|found| found.header.as_ref().ok()) else {
+    let headers = || files.iter().map(|file| file.header.as_ref().ok());
+    let (Some(first), Some(newest)) = (headers().flatten().next(), headers().rposition(|header| header.is_some()))
+    else {
         let mut read = Read { segments: files.iter().map(|found| found.segment.clone()).collect(), ..Read::default() };
         read.segments.iter().for_each(|_| read.replay.lose_segment());
         read.replay.finish();
@@ -102,16 +108,11 @@ pub(crate) fn read(files: &[Loaded], mut observe: impl FnMut(&Segment, &Found, V
     };
     let mut read = Read { id: Some(first.log_id), replay: Replay::starting_at(first), ..Read::default() };
     let at_once = at_once(files);
-    let before = files
-        .iter()
-        .rposition(|file| file.header.is_ok())
-        .and_then(|newest| files[..newest].iter().rposition(|file| file.header.is_ok()));
+    let before = files[..newest].iter().rposition(|file| file.header.is_ok());
     for start in (0..files.len()).step_by(at_once) {
         let chunk = start..(start + at_once).min(files.len());
         let walked = walk_all(files, chunk.clone());
-        for (Loaded { segment, header }, (at, found)) in files[chunk.clone()].iter().zip(chunk.zip(walked)) {
-            // One without a header proves nothing: it may never have been begun.
-            let later = files[at + 1..].iter().any(|later| later.header.is_ok());
+        for (Loaded { segment, header, .. }, (at, found)) in files[chunk.clone()].iter().zip(chunk.zip(walked)) {
             read.segments.push_back(segment.clone());
             let (Ok(header), Some(walked)) = (header, found) else {
                 read.replay.lose_segment();
@@ -119,11 +120,12 @@ pub(crate) fn read(files: &[Loaded], mut observe: impl FnMut(&Segment, &Found, V
             };
             let observe = |found: &Found, verdict| observe(segment, found, verdict);
             let end = walked.end;
-            read.replay.segment(segment, header, walked.found, later, observe);
+            // A later one without a header proves nothing: it may never have been begun.
+            read.replay.segment(segment, header, walked.found, at < newest, observe);
             if Some(at) == before {
                 read.overtaken = overtaken(segment, header, end, next_batch(files, at));
             }
-            if !later {
+            if at == newest {
                 read.newest = Some((segment.clone(), header.clone()));
                 let tail = &read.replay.tail;
                 let start = tail.torn_at.or((!tail.damaged).then_some(tail.end));
@@ -156,7 +158,7 @@ fn at_once(files: &[Loaded]) -> usize {
 /// What each of some segments holds; `None` for one without a header.
 fn walk_all(files: &[Loaded], chunk: Range<usize>) -> Vec<Option<Walked>> {
     let walk_one = |at: usize| {
-        let Loaded { segment, header } = &files[at];
+        let Loaded { segment, header, .. } = &files[at];
         let header = header.as_ref().ok()?;
         // A segment goes as far as the next one takes over. If that does not say where, as far as there are batches.
         Some(walk(&mut Window::new(segment, header.bytes), header, next_batch(files, at)))

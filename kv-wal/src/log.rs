@@ -207,7 +207,8 @@ impl Log {
     }
 
     /// Puts true entries, which the caller has from elsewhere, in the place of lost ones, and returns when they are
-    /// durable. They are consecutive, and each of them is lost, suspect ([`Reader::suspects`]), or unreadable by now. What is lost at the end of the log,
+    /// durable. They are consecutive, and each of them is lost, suspect ([`Reader::suspects`]), or unreadable by now. What
+    /// is lost at the end of the log,
     /// how much nobody knows, is repaired from its first index on, and what remains of it is given up by
     /// [`Log::truncate_suffix`].
     ///
@@ -241,7 +242,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// `upto` lies beyond the end of the log (which asks for [`Log::reset`]), or the entry there has another term; or as for [`Log::append`].
+    /// `upto` lies beyond the end of the log (which asks for [`Log::reset`]), or the entry there has another term; or as
+    /// for [`Log::append`].
     pub fn truncate_prefix(&mut self, upto: EntryId) -> Result<(), Error> {
         let reader = self.reader.clone();
         let writer = self.writer()?;
@@ -326,7 +328,7 @@ impl Log {
 
     /// Counts since the log was opened, and what it takes now.
     pub fn stats(&self) -> Stats {
-        self.writer.stats()
+        self.reader.complete(self.counts())
     }
 
     /// Syncs what is staged and closes the log, so that the next opening finds nothing to do. (Dropping it loses what is
@@ -347,6 +349,11 @@ impl Log {
     /// Whether an append of so many bytes would be staged without waiting for a segment.
     pub(crate) fn is_ready(&mut self, bytes: usize) -> bool {
         self.writer().is_ok_and(|writer| writer.is_ready(bytes))
+    }
+
+    /// The counts alone, which cost nothing.
+    pub(crate) fn counts(&self) -> Stats {
+        self.writer.stats
     }
 
     pub(crate) fn fs(&self) -> Arc<dyn Fs> {

@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use crate::error::{Error, LogId};
-use crate::format::{BATCHES_AT, BatchHeader, Fault, HEADER_PAGES, SECTOR_BYTES, VERSION, erased_sector};
+use crate::format::{BATCHES_AT, BatchHeader, Fault, SECTOR_BYTES, VERSION, erased_sector};
 use crate::fs::{Fs, Lock};
 use crate::load::{Loaded, Read, Rest, read, take_prepared};
 use crate::log::{Log, Options, Stats, lock_path};
@@ -72,8 +72,9 @@ fn find(fs: &dyn Fs, dir: &Path) -> Result<Vec<Loaded>, Error> {
     let mut files = Vec::new();
     for (seq, path) in segments_among(&names, dir) {
         let file = fs.open(&path).map_err(Error::io("open", &path))?;
-        file.sync().map_err(Error::io("sync", &path))?;
-        files.push(Loaded::new(Segment::new(seq, path, file, false)?));
+        let segment = Segment::new(seq, path, file, false)?;
+        segment.sync()?;
+        files.push(Loaded::new(segment));
     }
     fs.sync_dir(dir).map_err(Error::io("sync", dir))?;
     Ok(files)
@@ -82,7 +83,7 @@ fn find(fs: &dyn Fs, dir: &Path) -> Result<Vec<Loaded>, Error> {
 /// All segments must be ours, and of a version we know.
 fn check_ids(files: &[Loaded], expect: Option<LogId>) -> Result<(), Error> {
     let mut expected = expect;
-    for Loaded { segment, header } in files {
+    for Loaded { segment, header, .. } in files {
         let path = segment.path.clone();
         match header {
             Ok(header) => {
@@ -103,18 +104,16 @@ fn check_ids(files: &[Loaded], expect: Option<LogId>) -> Result<(), Error> {
 /// A crash on the way, or a sync that fails, leaves the same to be found and done.
 fn settle(read: &Read) -> Result<(), Error> {
     let Some((segment, header)) = &read.newest else { return Ok(()) };
-    let write =
-        |data: &[u8], at: usize| segment.file.write_at(data, at as u64).map_err(Error::io("write", &segment.path));
     // Nothing is made longer.
     let has_header = segment.bytes >= BATCHES_AT as u64;
     if has_header && !planted::is(Mistake::OpenedWithoutWritingTheHeaderAgain) {
-        write(&header.encode().repeat(HEADER_PAGES), 0)?;
+        segment.write_header(&header.encode())?;
     }
     let unmarked = &read.replay.tail.unmarked[..];
     for range in if planted::is(Mistake::OpenedWithoutWritingAgain) { &[] } else { unmarked } {
-        write(&read_again(segment, range, header.salt)?, range.start)?;
+        segment.write(&read_again(segment, range, header.salt)?, range.start as u64)?;
     }
-    segment.file.sync().map_err(Error::io("sync", &segment.path))
+    segment.sync()
 }
 
 /// Erases a torn batch and what follows it, of which nobody was told that it is durable. A crash on the way leaves the same
@@ -131,9 +130,9 @@ fn erase(rest: Option<&Rest>) -> Result<(), Error> {
     let erased = erased.repeat(ERASED_AT_ONCE / SECTOR_BYTES);
     for at in (0..*written_bytes).step_by(ERASED_AT_ONCE) {
         let part = &erased[..ERASED_AT_ONCE.min(written_bytes - at)];
-        segment.file.write_at(part, (start + at) as u64).map_err(Error::io("write", &segment.path))?;
+        segment.write(part, (start + at) as u64)?;
     }
-    segment.file.sync().map_err(Error::io("sync", &segment.path))
+    segment.sync()
 }
 
 /// A batch that has been found intact.
@@ -154,10 +153,10 @@ fn start(
     dir: &Path,
     options: Options,
     read: &mut Read,
-    prepared: Vec<Arc<Segment>>,
+    prepared: Vec<Loaded>,
 ) -> Result<Writer, Error> {
     let goes_on = read.goes_on();
-    let (id, mut segments) = (read.id, std::mem::take(&mut read.segments));
+    let (id, segments) = (read.id, std::mem::take(&mut read.segments));
     let mut replay = std::mem::take(&mut read.replay);
     let id = match id.or(options.expect) {
         Some(id) => id,
@@ -170,7 +169,7 @@ fn start(
     let mut pool = Pool::new(fs.clone(), dir, options.segment_bytes, newest_seq + 1, ready, options.prepare_ahead)?;
     let tail = match &read.newest {
         Some((_, header)) if goes_on => {
-            let segment = segments.pop_back().expect("the newest one");
+            let segment = segments.back().expect("the newest one").clone();
             Tail { segment, salt: header.salt, offset: replay.tail.end as u64, header: header.encode() }
         }
         _ => {
@@ -180,7 +179,10 @@ fn start(
         }
     };
     pool.prepare_ahead();
-    segments.iter().chain([&tail.segment]).for_each(|segment| replay.catalog.add_segment(segment.clone()));
+    segments.into_iter().for_each(|segment| replay.catalog.add_segment(segment));
+    if !goes_on {
+        replay.catalog.add_segment(tail.segment.clone());
+    }
     let mut writer = Writer {
         fs,
         id,
@@ -188,7 +190,6 @@ fn start(
         catalog: Arc::new(RwLock::new(replay.catalog)),
         pool,
         tail,
-        older: segments,
         written: replay.standing,
         damage: replay.damage,
         seq: replay.seq,
@@ -209,12 +210,11 @@ fn first_prepared(
     fs: &dyn Fs,
     options: Options,
     next_seq: u64,
-    prepared: Vec<Arc<Segment>>,
+    prepared: Vec<Loaded>,
 ) -> Result<Option<Arc<Segment>>, Error> {
     let mut ready = None;
-    for segment in prepared {
-        let next = segment.seq == next_seq && segment.bytes == options.segment_bytes;
-        if next && segment.is_zero() {
+    for Loaded { segment, is_zeros, .. } in prepared {
+        if is_zeros && segment.seq == next_seq && segment.bytes == options.segment_bytes {
             ready = Some(segment);
         } else {
             fs.remove(&segment.path).map_err(Error::io("remove", &segment.path))?;

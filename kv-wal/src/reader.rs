@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::catalog::Catalog;
 use crate::error::{Damage, Error};
+use crate::log::Stats;
 use crate::record::{DecodeError, Entry, EntryId, Index, Term};
 use crate::segment::Segment;
 
@@ -77,6 +78,11 @@ impl Reader {
     /// since: the next opening would find them lost. Some can still be read, and be repaired by that.
     pub fn suspects(&self) -> Vec<Damage> {
         self.catalog().suspects().ranges().to_vec()
+    }
+
+    /// These counts, and what the log takes now.
+    pub(crate) fn complete(&self, counted: Stats) -> Stats {
+        self.catalog().complete(counted)
     }
 
     /// The segment after number `seq`, and whether it is the newest.

@@ -176,7 +176,7 @@ impl Scan {
 }
 
 impl ScannedSegment {
-    fn new(Loaded { segment, header }: &Loaded, log: Option<LogId>) -> ScannedSegment {
+    fn new(Loaded { segment, header, .. }: &Loaded, log: Option<LogId>) -> ScannedSegment {
         let header = match header {
             Ok(header) if Some(header.log_id) != log => ScannedHeader::Foreign { id: header.log_id },
             Ok(header) => {

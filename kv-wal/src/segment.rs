@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::format::{PAGE_BYTES, SEQ_MAX, is_zero};
+use crate::format::{HEADER_PAGES, PAGE_BYTES, SEQ_MAX, is_zero};
 use crate::fs::{File, Fs, Region};
 use crate::planted::{self, Mistake};
 use crate::record::{DecodeError, Entry, HEADER_BYTES, Index};
@@ -249,6 +249,21 @@ impl Segment {
     /// What is published from `start` on, without a copy.
     pub(crate) fn published_from(&self, start: usize) -> Bytes {
         self.map.slice(start..self.published())
+    }
+
+    /// Writes `data` at `offset`.
+    pub(crate) fn write(&self, data: &[u8], offset: u64) -> Result<(), Error> {
+        self.file.write_at(data, offset).map_err(Error::io("write", &self.path))
+    }
+
+    /// Writes its header, whose page this is, once for each of its pages.
+    pub(crate) fn write_header(&self, page: &[u8]) -> Result<(), Error> {
+        self.write(&page.repeat(HEADER_PAGES), 0)
+    }
+
+    /// Returns when what has been written is durable.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        self.file.sync().map_err(Error::io("sync", &self.path))
     }
 
     /// The bytes from `offset` on, by reads. What the disk refuses, or the file has not, becomes [`UNREADABLE_BYTE`], and is

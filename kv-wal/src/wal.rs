@@ -240,9 +240,10 @@ impl Handle {
         self.submit(Change::Wait(index), 0)
     }
 
-    /// Counts since the log was opened, as of the last sync.
+    /// Counts since the log was opened, as of the last sync, and what it takes now.
     pub fn stats(&self) -> Stats {
-        *lock(&self.shared.stats)
+        let counted = *lock(&self.shared.stats);
+        self.reader.complete(counted)
     }
 
     /// Reads what is durable.
@@ -397,7 +398,7 @@ impl Round<'_> {
 
     fn sync(&mut self) {
         let result = self.log.sync();
-        *lock(&self.shared.stats) = self.log.stats();
+        *lock(&self.shared.stats) = self.log.counts();
         let answers = Answers { to: std::mem::take(&mut self.staged), result: result.clone() };
         match &self.elsewhere {
             Some(elsewhere) if answers.to.len() > ANSWERED_HERE_MAX => {

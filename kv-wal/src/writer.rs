@@ -10,15 +10,12 @@
 //! - Readers see a batch when it is durable, never before: bytes that a failed sync may take back are seen by nobody.
 //! - After a failed write or sync nothing is tried again: the owner drops the writer, and the log is poisoned.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::catalog::{Catalog, Placed};
 use crate::damage::DamageList;
 use crate::error::{Error, LogId};
-use crate::format::{
-    BATCHES_AT, DAMAGE_COUNT_MAX, HEADER_PAGES, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, Standing, batch_bytes,
-};
+use crate::format::{BATCHES_AT, DAMAGE_COUNT_MAX, PAGE_BYTES, SECTOR_BYTES, SegmentHeader, Standing, batch_bytes};
 use crate::fs::Fs;
 use crate::log::{Durable, Stats};
 use crate::planted::{self, Mistake};
@@ -36,8 +33,6 @@ pub(crate) struct Writer {
     pub(crate) catalog: Arc<RwLock<Catalog>>,
     pub(crate) pool: Pool,
     pub(crate) tail: Tail,
-    /// Segments before the tail that are still there, oldest first.
-    pub(crate) older: VecDeque<Arc<Segment>>,
     /// What the log looks like after the last batch written.
     pub(crate) written: Standing,
     /// Which entries are lost, after that batch.
@@ -122,19 +117,15 @@ impl Tail {
             damage: position.damage.clone(),
         };
         let page = header.encode();
-        let mut pages = page.repeat(HEADER_PAGES);
-        let write = |pages: &[u8]| {
-            segment.file.write_at(pages, 0).map_err(Error::io("write", &segment.path))?;
-            segment.file.sync().map_err(Error::io("sync", &segment.path))
-        };
         if !header.damage.is_empty() {
             // The ranges first, and the sector that makes a header of them when they are durable: half of it would be none.
-            let whole = pages.clone();
-            pages.chunks_mut(PAGE_BYTES).for_each(|page| page[..SECTOR_BYTES].fill(0));
-            write(&pages)?;
-            pages = whole;
+            let mut ranges = page.clone();
+            ranges[..SECTOR_BYTES].fill(0);
+            segment.write_header(&ranges)?;
+            segment.sync()?;
         }
-        write(&pages)?;
+        segment.write_header(&page)?;
+        segment.sync()?;
         Ok(Tail { segment, salt: header.salt, offset: BATCHES_AT as u64, header: page })
     }
 
@@ -147,17 +138,6 @@ impl Writer {
     /// What the log looks like with all that is staged.
     pub(crate) fn standing(&self) -> &Standing {
         self.staged.last().map_or(&self.written, |batch| &batch.standing)
-    }
-
-    pub(crate) fn stats(&self) -> Stats {
-        let segments = || self.older.iter().chain([&self.tail.segment]);
-        let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-        Stats {
-            segments: segments().count() as u64,
-            mapped_bytes: segments().map(|segment| segment.bytes).sum(),
-            index_bytes: catalog.index_bytes() as u64,
-            ..self.stats
-        }
     }
 
     /// What is durable.
@@ -301,7 +281,7 @@ impl Writer {
         self.chain = batch.seal(&mut self.written, &Seal { salt, seq: self.seq + 1, durable_batch, chain });
         self.seq += 1;
         let Tail { segment, offset, .. } = &mut self.tail;
-        segment.file.write_at(&batch.buffer, *offset).map_err(Error::io("write", &segment.path))?;
+        segment.write(&batch.buffer, *offset)?;
         let written = Written { segment: segment.clone(), offset: *offset as u32, batch };
         *offset += written.batch.buffer.len() as u64;
         self.stats.batches_written += 1;
@@ -321,9 +301,8 @@ impl Writer {
         let (standing, damage) = (&self.written, &self.damage);
         let position = Position { log_id: self.id, seq: self.seq, chain: self.chain, standing, damage };
         let tail = Tail::start(&*self.fs, segment, &position)?;
-        let newest = tail.segment.clone();
-        self.older.push_back(std::mem::replace(&mut self.tail, tail).segment);
-        self.catalog.write().unwrap_or_else(PoisonError::into_inner).add_segment(newest);
+        self.catalog.write().unwrap_or_else(PoisonError::into_inner).add_segment(tail.segment.clone());
+        self.tail = tail;
         self.stats.rotations += 1;
         Ok(())
     }
@@ -331,10 +310,10 @@ impl Writer {
     fn sync_tail(&mut self) -> Result<(), Error> {
         let Tail { segment, header, .. } = &self.tail;
         if segment.take_header_report() {
-            segment.file.write_at(&header.repeat(HEADER_PAGES), 0).map_err(Error::io("write", &segment.path))?;
+            segment.write_header(header)?;
         }
         if !planted::is(Mistake::NoSync) {
-            segment.file.sync().map_err(Error::io("sync", &segment.path))?;
+            segment.sync()?;
         }
         self.durable_batch = self.seq;
         self.stats.syncs += 1;
@@ -364,15 +343,11 @@ impl Writer {
 
     /// Gives up the oldest segments while nothing durable lies in them. In order, so that a crash leaves no gap.
     pub(crate) fn purge(&mut self) {
-        if self.older.is_empty() || !self.damage.is_empty() {
+        if !self.damage.is_empty() {
             // Where entries are lost, what is in no place that is known may still be somewhere.
             return;
         }
-        let oldest = self.catalog.read().unwrap_or_else(PoisonError::into_inner).oldest_segment();
-        let oldest = oldest.unwrap_or(self.tail.segment.seq);
-        while let Some(segment) = self.older.pop_front_if(|segment| segment.seq < oldest) {
-            self.catalog.write().unwrap_or_else(PoisonError::into_inner).remove_segment();
-            self.pool.discard(segment);
-        }
+        let purged = self.catalog.write().unwrap_or_else(PoisonError::into_inner).take_empty_segments();
+        purged.into_iter().for_each(|segment| self.pool.discard(segment));
     }
 }

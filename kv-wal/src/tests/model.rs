@@ -69,6 +69,19 @@ pub(crate) fn apply(step: &Step, term: u64, log: &mut Log, view: &mut View) -> R
     }
 }
 
+/// Does all of it, with a sync where a log is opened again, and at the end; what the log then looks like.
+pub(crate) fn apply_all(steps: &[Step], log: &mut Log) -> View {
+    let mut view = View::empty();
+    for (term, step) in steps.iter().enumerate() {
+        match step {
+            Step::Sync | Step::Reopen => drop(log.sync().unwrap()),
+            change => apply(change, term as u64, log, &mut view).unwrap(),
+        }
+    }
+    log.sync().unwrap();
+    view
+}
+
 fn new_entries(term: u64, first: u64, count: u64, payload_bytes: usize) -> Vec<Entry> {
     // Terms change inside an append too.
     (0..count).map(|at| entry(2 * term + at / 3, first + at, payload_bytes)).collect()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::damage::{batch, flip, history};
-use super::model::{Step, apply, step};
+use super::model::{apply_all, step};
 use super::{SMALL, View, entries, entry, id, open, segments};
 use crate::format::{BATCHES_AT, PAGE_BYTES, SECTOR_BYTES};
 use crate::record::{Entry, Index};
@@ -237,14 +237,7 @@ proptest! {
         let options = Options { batch_bytes_max, ..SMALL };
         let fs = Arc::new(SimFs::new(1));
         let (mut log, _) = Log::open_with(fs.clone(), dir.path(), options).unwrap();
-        let mut view = View::empty();
-        for (term, step) in steps.iter().enumerate() {
-            match step {
-                Step::Sync | Step::Reopen => drop(log.sync().unwrap()),
-                change => apply(change, term as u64, &mut log, &mut view).unwrap(),
-            }
-        }
-        log.sync().unwrap();
+        let view = apply_all(&steps, &mut log);
         let name = log.id();
         drop(log);
         for (kind, which, at) in &faults {

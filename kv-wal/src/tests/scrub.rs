@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::damage::{batch, flip, history_of};
-use super::model::{Step, apply, step};
+use super::model::{apply_all, step};
 use super::{SMALL, View, entries, entry, id, open, segments};
 use crate::format::{PAGE_BYTES, SECTOR_BYTES};
 use crate::record::{Entry, Index};
@@ -235,14 +235,7 @@ proptest! {
         let options = Options { batch_bytes_max, ..SMALL };
         let (mut log, _) = Log::open_with(Arc::new(fs.clone()), dir.path(), options).unwrap();
         let options = Options { expect: Some(log.id()), ..options };
-        let mut view = View::empty();
-        for (term, step) in steps.iter().enumerate() {
-            match step {
-                Step::Sync | Step::Reopen => drop(log.sync().unwrap()),
-                change => apply(change, term as u64, &mut log, &mut view).unwrap(),
-            }
-        }
-        log.sync().unwrap();
+        let view = apply_all(&steps, &mut log);
         let paths = segments(dir.path());
         let path = &paths[at as usize % paths.len()];
         let bytes = std::fs::read(path).unwrap();
