@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod codec;
+mod configuration;
 mod driver;
 pub mod message;
+mod quorum;
 pub mod raft;
 pub mod transport;
 pub mod types;

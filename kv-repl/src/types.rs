@@ -1,8 +1,10 @@
-//! The words of Raft as types: nodes, members, hard state, configuration.
+//! The words of Raft as types: nodes, members, hard state, configuration, kinds of entries.
 
 use std::fmt;
 
 pub use kv_wal::record::{Entry, EntryId, Index, Kind, Term};
+
+pub use crate::configuration::{Configuration, MEMBERS_MAX};
 
 /// The number an operator gives a node. At least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,12 +31,6 @@ pub struct HardState {
     pub term: Term,
     /// Whom it voted for in that term.
     pub voted_for: Option<Member>,
-}
-
-/// Who votes. Sorted by node id, each id once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Configuration {
-    voters: Vec<Member>,
 }
 
 impl NodeId {
@@ -65,40 +61,6 @@ impl Member {
     /// Node `id` with the disk `incarnation`.
     pub const fn new(id: NodeId, incarnation: Incarnation) -> Self {
         Member { id, incarnation }
-    }
-}
-
-impl Configuration {
-    /// The configuration with these voters.
-    ///
-    /// # Panics
-    ///
-    /// If an id occurs twice, or there is no voter.
-    pub fn new(mut voters: Vec<Member>) -> Self {
-        assert!(!voters.is_empty(), "a configuration has at least one voter");
-        voters.sort();
-        assert!(voters.windows(2).all(|pair| pair[0].id < pair[1].id), "each node once");
-        Configuration { voters }
-    }
-
-    /// The voters, sorted by id.
-    pub fn voters(&self) -> &[Member] {
-        &self.voters
-    }
-
-    /// Whether exactly this member votes.
-    pub fn is_voter(&self, member: Member) -> bool {
-        self.voters.binary_search(&member).is_ok()
-    }
-
-    /// The voter with this id.
-    pub fn voter(&self, id: NodeId) -> Option<Member> {
-        self.voters.iter().copied().find(|member| member.id == id)
-    }
-
-    /// How many voters make a majority.
-    pub fn majority(&self) -> usize {
-        self.voters.len() / 2 + 1
     }
 }
 
@@ -136,6 +98,13 @@ pub mod kind {
     pub const MARK: Kind = Kind(4);
     /// Takes the number of a command that its client has given up, in place of the command.
     pub const SKIP: Kind = Kind(5);
+    /// Who votes and who learns from here on (thesis, chapter 4).
+    pub const CONFIGURATION: Kind = Kind(6);
+
+    /// Whether only the core makes entries of this kind, or the founder.
+    pub fn is_reserved(kind: Kind) -> bool {
+        matches!(kind, NOOP | FOUNDING | CONFIGURATION)
+    }
 
     /// Whether a node may ask the leader to append this: the rest is only for leaders and founders to make.
     pub fn is_forwarded(kind: Kind) -> bool {

@@ -44,9 +44,9 @@ pub(crate) enum PeerEvent {
     /// A message of the core.
     Message { from: Member, message: Message },
     /// The connection to this peer is open.
-    Connected { peer: NodeId, connection: u64 },
+    Connected { peer: Member, connection: u64 },
     /// The connection to this peer has ended.
-    Disconnected { peer: NodeId },
+    Disconnected { peer: Member },
     /// The peer is empty, as this node is.
     Empty { peer: Member },
     /// The founding record, from a peer that has it.
@@ -102,7 +102,7 @@ pub(crate) fn dial<T: Transport>(
     address: String,
 ) -> (Link, impl Future<Output = ()> + Send) {
     let (queue, frames) = mpsc::channel(QUEUE_FRAMES);
-    let dialer = Dialer { context, peer, address, frames, connection: 0, complaint: Mutex::new(String::new()) };
+    let dialer = Dialer { context, peer, address, frames, connection: 0, greeted: None, complaint: Mutex::new(String::new()) };
     (Link { peer, queue }, dialer.run())
 }
 
@@ -112,6 +112,8 @@ struct Dialer<T: Transport> {
     address: String,
     frames: mpsc::Receiver<Frame>,
     connection: u64,
+    /// Who answered on the last connection.
+    greeted: Option<Member>,
     /// What was last complained about, so that a lasting trouble is logged once.
     complaint: Mutex<String>,
 }
@@ -121,14 +123,13 @@ impl<T: Transport> Dialer<T> {
         let stop = self.context.stop.clone();
         let mut wait = REDIAL_WAIT;
         while !stop.is_cancelled() {
-            let connection = self.connection;
             let ended = tokio::select! {
                 ended = self.connect() => ended,
                 () = stop.cancelled() => return,
             };
-            if self.connection != connection {
+            if let Some(peer) = self.greeted.take() {
                 wait = REDIAL_WAIT;
-                self.emit(PeerEvent::Disconnected { peer: self.peer }).await;
+                self.emit(PeerEvent::Disconnected { peer }).await;
             }
             // What was queued for the connection that ended is lost with it.
             while self.frames.try_recv().is_ok() {}
@@ -162,10 +163,10 @@ impl<T: Transport> Dialer<T> {
         };
         (self.context.on_greeting)(self.peer, &hello.client_address);
         match relation {
-            Relation::Members => self.send_messages(&mut stream).await,
+            Relation::Members => self.send_messages(&mut stream, hello.from).await,
             Relation::PeerEmpty => self.hand_over(&mut stream).await,
             Relation::BothEmpty => {
-                self.connection += 1;
+                self.greeted = Some(hello.from);
                 self.emit(PeerEvent::Empty { peer: hello.from }).await;
                 wait_for_change(&mut stream, &mut founded).await
             }
@@ -190,12 +191,13 @@ impl<T: Transport> Dialer<T> {
         }
     }
 
-    async fn send_messages(&mut self, stream: &mut Framed<T::Stream, FrameCodec>) -> Ended {
+    async fn send_messages(&mut self, stream: &mut Framed<T::Stream, FrameCodec>, peer: Member) -> Ended {
         while self.frames.try_recv().is_ok() {}
         self.connection += 1;
+        self.greeted = Some(peer);
         self.complaint.lock().clear();
-        info!(peer = %self.peer, "connected");
-        self.emit(PeerEvent::Connected { peer: self.peer, connection: self.connection }).await;
+        info!(%peer, "connected");
+        self.emit(PeerEvent::Connected { peer, connection: self.connection }).await;
         let mut batch = Vec::with_capacity(FLUSH_FRAMES);
         loop {
             tokio::select! {

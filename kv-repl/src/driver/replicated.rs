@@ -8,15 +8,16 @@ use sha2::{Digest, Sha256};
 use super::founding::FoundingRecord;
 use super::sessions::{Admission, Sessions};
 use super::traits::{CheckpointMeta, StateMachine};
-use crate::types::{Entry, EntryId, Index, NodeId, kind};
+use crate::types::{Configuration, Entry, EntryId, Index, NodeId, kind};
 
-const BLOB_VERSION: u8 = 1;
+const BLOB_VERSION: u8 = 2;
 
 /// The replicated state of one node.
 pub(crate) struct Replicated<S> {
     pub(crate) machine: S,
     pub(crate) applied: EntryId,
     pub(crate) founding: Option<FoundingRecord>,
+    configuration: Configuration,
     stamp_ms: u64,
     sessions: Sessions,
 }
@@ -63,6 +64,7 @@ impl<S: StateMachine> Replicated<S> {
             machine: S::create([0; 32]),
             applied: EntryId::ZERO,
             founding: None,
+            configuration: Configuration::default(),
             stamp_ms: 0,
             sessions: Sessions::default(),
         }
@@ -90,8 +92,14 @@ impl<S: StateMachine> Replicated<S> {
             kind::FOUNDING if entry.index() == FoundingRecord::ENTRY_ID.index => {
                 if let Some(record) = FoundingRecord::decode(&payload) {
                     self.machine = S::create(record.secret);
+                    self.configuration = record.configuration.clone();
                     self.founding = Some(record);
                 }
+                Effect::Nothing
+            }
+            kind::CONFIGURATION => {
+                // The core has looked at it before it let it in.
+                self.configuration = Configuration::decode(&payload).expect("a configuration");
                 Effect::Nothing
             }
             _ => Effect::Nothing,
@@ -127,6 +135,11 @@ impl<S: StateMachine> Replicated<S> {
         self.sessions.find(node)
     }
 
+    /// Who belongs to the cluster, as of the last entry applied.
+    pub(crate) fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
     /// The greatest stamp of all entries that have been applied.
     pub(crate) fn stamp_ms(&self) -> u64 {
         self.stamp_ms
@@ -138,8 +151,9 @@ impl<S: StateMachine> Replicated<S> {
         out.put_u8(BLOB_VERSION);
         out.put_u64_le(self.stamp_ms);
         let record = self.founding.as_ref().map(FoundingRecord::encode).unwrap_or_default();
-        out.put_u32_le(record.len() as u32);
-        out.put_slice(&record);
+        put_bytes(&record, &mut out);
+        let configuration = self.founding.as_ref().map(|_| self.configuration.encode()).unwrap_or_default();
+        put_bytes(&configuration, &mut out);
         self.sessions.encode(&mut out);
         out.freeze()
     }
@@ -161,12 +175,14 @@ impl<S: StateMachine> Replicated<S> {
             return None;
         }
         let stamp_ms = blob.try_get_u64_le().ok()?;
-        let record_bytes = blob.try_get_u32_le().ok()? as usize;
-        let record = blob.get(..record_bytes)?;
+        let (record, configuration) = (take_bytes(&mut blob)?, take_bytes(&mut blob)?);
         let founding = if record.is_empty() { None } else { Some(FoundingRecord::decode(record)?) };
-        blob.advance(record_bytes);
+        let configuration = match founding {
+            None => Configuration::default(),
+            Some(_) => Configuration::decode(configuration)?,
+        };
         let sessions = Sessions::decode(&mut blob)?;
-        blob.is_empty().then_some(Replicated { machine, applied: meta.last, founding, stamp_ms, sessions })
+        blob.is_empty().then_some(Replicated { machine, applied: meta.last, founding, configuration, stamp_ms, sessions })
     }
 }
 
@@ -183,6 +199,18 @@ pub fn state_hash(applied: Index, machine_digest: &[u8; 32], blob_hash: &[u8; 32
     hash.update(machine_digest);
     hash.update(blob_hash);
     hash.finalize().into()
+}
+
+fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
+    out.put_u32_le(bytes.len() as u32);
+    out.put_slice(bytes);
+}
+
+fn take_bytes<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let count = from.try_get_u32_le().ok()? as usize;
+    let (bytes, rest) = from.split_at_checked(count)?;
+    *from = rest;
+    Some(bytes)
 }
 
 fn take_command_header(payload: &mut Bytes) -> Option<(u64, u64)> {

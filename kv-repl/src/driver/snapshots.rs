@@ -22,7 +22,7 @@ use super::threads;
 use super::traits::StateMachine;
 use crate::message::{InstallSnapshot, Message};
 use crate::raft::{SendSnapshot, SnapshotProgress};
-use crate::types::{EntryId, NodeId};
+use crate::types::{EntryId, Member};
 
 /// Bytes of a checkpoint in one message.
 const PIECE_BYTES: usize = 1 << 20;
@@ -34,7 +34,7 @@ pub(crate) enum SnapshotTask {
     /// A follower could not use the checkpoint that ends here.
     Verify(EntryId),
     /// Store a piece from the leader.
-    Piece { from: NodeId, piece: InstallSnapshot },
+    Piece { from: Member, piece: InstallSnapshot },
 }
 
 struct Mover<S: StateMachine> {
@@ -42,7 +42,7 @@ struct Mover<S: StateMachine> {
     shared: Arc<Shared<S>>,
     received: Sender<Box<Replicated<S>>>,
     core: UnboundedSender<Own>,
-    outgoing: BTreeMap<NodeId, Outgoing>,
+    outgoing: BTreeMap<Member, Outgoing>,
     /// A checkpoint that was doubted and found whole.
     verified: Option<EntryId>,
     incoming: Option<Incoming>,
@@ -144,7 +144,7 @@ impl<S: StateMachine> Mover<S> {
         }
     }
 
-    fn take(&mut self, from: NodeId, piece: InstallSnapshot) {
+    fn take(&mut self, from: Member, piece: InstallSnapshot) {
         let last = piece.last;
         let progress = self.store(piece).unwrap_or_else(|error| {
             warn!(%from, %last, %error, "a received checkpoint is refused; it is asked for again");
@@ -168,10 +168,10 @@ impl<S: StateMachine> Mover<S> {
         let complete = self.incoming.take().expect("just looked at");
         let state = self.checkpoints.accept(complete)?;
         self.checkpoints.prune(self.shared.applied())?;
-        let stamp_ms = state.stamp_ms();
+        let (stamp_ms, configuration) = (state.stamp_ms(), state.configuration().clone());
         // The core may have ended first.
         let _ = self.received.send(Box::new(state));
-        Ok(SnapshotProgress::Received { last: piece.last, stamp_ms })
+        Ok(SnapshotProgress::Received { last: piece.last, stamp_ms, configuration })
     }
 }
 
@@ -179,9 +179,10 @@ impl<S: StateMachine> Mover<S> {
 mod tests {
     use super::*;
     use crate::driver::testing::{Counter, state_at};
-    use crate::types::{Index, Term};
+    use crate::types::{Incarnation, Index, NodeId, Term};
 
-    const LEADER: NodeId = NodeId::new(2);
+    const LEADER: Member = Member::new(NodeId::new(2), Incarnation::new(1));
+    const FOLLOWER: Member = Member::new(NodeId::new(3), Incarnation::new(1));
 
     /// The file of a checkpoint of `applied` entries, as a leader sends it.
     fn whole(applied: u64) -> InstallSnapshot {
@@ -234,7 +235,7 @@ mod tests {
         let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(state_at(9)));
         let (tasks, thread) = spawn::<Counter>(checkpoints, shared, channel().0, core).expect("starts");
-        let request = SendSnapshot { to: NodeId::new(3), term: Term::new(1), connection: 1, wanted: None };
+        let request = SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None };
         for task in [SnapshotTask::Send(request), SnapshotTask::Verify(newest), SnapshotTask::Send(request)] {
             tasks.send(task).expect("it runs");
         }
@@ -262,7 +263,7 @@ mod tests {
             verified: None,
             incoming: None,
         };
-        let mut request = SendSnapshot { to: NodeId::new(3), term: Term::new(1), connection: 1, wanted: None };
+        let mut request = SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None };
         let asked = mover.piece_for(&request).expect("readable").expect("there is one");
         assert_eq!((asked.data.len(), mover.outgoing.len()), (0, 1));
         request.wanted = Some((asked.last, 0));

@@ -39,11 +39,13 @@ use super::threads::panicked;
 use super::traits::{BoxError, Log, LogReader, StateMachine};
 use crate::raft::{Boot, Raft};
 use crate::transport::Transport;
-use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Member, NodeId, Term, kind};
+use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Index, Member, NodeId, Term, kind};
 
 const PEER_EVENTS: usize = 4096;
 const SUBMISSIONS: usize = 1024;
 const READS: usize = 4096;
+/// Bytes of entries looked at in one go.
+const SCAN_BYTES: usize = 4 << 20;
 
 /// What the disk held.
 struct Booted<S, L> {
@@ -201,6 +203,23 @@ fn founding_entry<R: LogReader>(reader: &R) -> Result<Option<FoundingRecord>, St
     record.map(Some).ok_or(StartError::State("the log does not begin with a founding record"))
 }
 
+/// The configurations in the log after `applied`, and where they stand. The core must know of them before any is applied.
+fn configurations_after<R: LogReader>(reader: &R, applied: Index) -> Result<Vec<(Index, Configuration)>, StartError> {
+    let (mut first, end) = (applied.max(reader.base().index).next(), reader.last().index.next());
+    let mut found = Vec::new();
+    while first < end {
+        let entries = reader.read(first..end, SCAN_BYTES)?;
+        let last = entries.last().ok_or(StartError::State("entries of the log are missing"))?;
+        first = last.index().next();
+        for entry in entries.iter().filter(|entry| entry.kind() == kind::CONFIGURATION) {
+            let configuration = Configuration::decode(&entry.payload());
+            let configuration = configuration.ok_or(StartError::State("a configuration in the log is unreadable"))?;
+            found.push((entry.index(), configuration));
+        }
+    }
+    Ok(found)
+}
+
 /// The stamp of the last entry, which is the greatest in the log.
 fn last_stamp_ms<R: LogReader>(reader: &R) -> Result<u64, StartError> {
     let last = reader.last().index;
@@ -310,7 +329,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             tokio::select! {
                 event = inboxes.peers.recv() => match event {
                     Some(PeerEvent::Empty { peer }) => founding.heard_empty(peer),
-                    Some(PeerEvent::Disconnected { peer }) => founding.forget(peer),
+                    Some(PeerEvent::Disconnected { peer }) => founding.forget(peer.id),
                     Some(PeerEvent::Found(record)) => {
                         if let Some(record) = self.judge_record(&record) {
                             return self.store_founding(record).map(Some);
@@ -347,7 +366,9 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
     }
 
     async fn run_core(self, record: FoundingRecord, inboxes: Inboxes<S::Outcome>) -> Option<String> {
-        match self.prepare(record.configuration) {
+        let applied = self.shared.state.read().configuration().clone();
+        let configuration = if applied == Configuration::default() { record.configuration } else { applied };
+        match self.prepare(configuration) {
             Ok((task, threads)) => {
                 // What the core believes is asserted. If it is not so, this node ends, and its process need not.
                 let ended = AssertUnwindSafe(task.run(inboxes)).catch_unwind().await;
@@ -370,6 +391,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         let boot = Boot {
             hard_state: self.node.hard_state,
             configuration,
+            configurations: configurations_after(&reader, applied)?,
             base: reader.base(),
             terms: reader.term_runs(),
             last: reader.last().index,

@@ -57,9 +57,9 @@ pub(crate) enum Own {
     /// Entries for a peer have been read.
     LogRead(LogRead),
     /// A piece of a checkpoint was stored, or not.
-    Snapshot { from: NodeId, progress: SnapshotProgress },
+    Snapshot { from: Member, progress: SnapshotProgress },
     /// A message that another thread has prepared.
-    Send { to: NodeId, message: Message },
+    Send { to: Member, message: Message },
     /// This process has its session.
     SessionOpen(u64),
     /// Another process has the session of this node: this one asks for its own again, with this nonce.
@@ -212,8 +212,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Own::DiskFull(is_full) => self.raft.handle_disk_full(now, is_full),
             Own::LogRead(read) => self.raft.handle_log_read(now, read),
             Own::Snapshot { from, progress } => {
-                if let SnapshotProgress::Received { last, .. } = progress {
-                    self.unrestored.extend(self.received.try_recv().ok().map(|state| (last, state)));
+                if let SnapshotProgress::Received { last, .. } = &progress {
+                    self.unrestored.extend(self.received.try_recv().ok().map(|state| (*last, state)));
                 }
                 self.raft.handle_snapshot(now, from, progress);
             }
@@ -236,14 +236,14 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             PeerEvent::Message { from, message: Message::Forward(forward) } => self.handle_forward(now, from, forward),
             PeerEvent::Message { from, message } => self.raft.handle_message(now, from, message),
             PeerEvent::Connected { peer, connection } => {
-                self.set_connected(peer, true);
+                self.set_connected(peer.id, true);
                 self.raft.handle_connected(now, peer, connection);
-                if self.raft.leader() == Some(peer) {
+                if self.raft.leader() == Some(peer.id) {
                     self.origin.send_again(now);
                 }
             }
             PeerEvent::Disconnected { peer } => {
-                self.set_connected(peer, false);
+                self.set_connected(peer.id, false);
                 self.raft.handle_disconnected(now, peer);
             }
             // The cluster has been founded: these are late.
@@ -413,8 +413,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         });
     }
 
-    fn send(&self, to: NodeId, message: Message) {
-        let sent = self.link(to).is_some_and(|link| link.send(message));
+    fn send(&self, to: Member, message: Message) {
+        let sent = self.link(to.id).is_some_and(|link| link.send(message));
         if !sent {
             debug!(%to, "a message was dropped: the queue to the peer is full");
         }

@@ -12,25 +12,25 @@ use std::collections::BTreeSet;
 use super::leader::Leader;
 use super::{Raft, State};
 use crate::message::{Message, VoteReply, VoteRequest};
-use crate::types::{HardState, Member, NodeId};
+use crate::types::{HardState, Member};
 
 /// Who would vote for this node, itself included.
 pub(super) struct PreCandidate {
-    pub(super) granted: BTreeSet<NodeId>,
+    pub(super) granted: BTreeSet<Member>,
 }
 
 /// Who has voted for this node. Empty until its own vote is durable; the others are asked only then.
 pub(super) struct Candidate {
-    pub(super) granted: BTreeSet<NodeId>,
+    pub(super) granted: BTreeSet<Member>,
 }
 
 impl Raft {
     /// The election timeout has passed.
     pub(super) fn start_pre_vote(&mut self) {
         self.reset_election_timer();
-        self.enter(State::PreCandidate(PreCandidate { granted: BTreeSet::from([self.me.id]) }));
+        self.enter(State::PreCandidate(PreCandidate { granted: BTreeSet::from([self.me]) }));
         let request = VoteRequest { term: self.hard_state.term.next(), last: self.log.last() };
-        self.send_to_others(&Message::PreVote(request));
+        self.send_to_voters(&Message::PreVote(request));
         self.count_pre_votes();
     }
 
@@ -47,14 +47,14 @@ impl Raft {
         let is_newer = request.term > self.hard_state.term && request.last >= self.log.last();
         let granted = is_newer && !is_led;
         let term = if granted { request.term } else { self.hard_state.term };
-        self.send(from.id, Message::PreVoteReply(VoteReply { term, granted }));
+        self.send(from, Message::PreVoteReply(VoteReply { term, granted }));
     }
 
     pub(super) fn handle_pre_vote_reply(&mut self, from: Member, reply: VoteReply) {
         let asked = self.hard_state.term.next();
         match &mut self.state {
             State::PreCandidate(candidate) if reply.granted && reply.term == asked => {
-                candidate.granted.insert(from.id);
+                candidate.granted.insert(from);
                 self.count_pre_votes();
             }
             _ if !reply.granted && reply.term > self.hard_state.term => self.follow(reply.term, None),
@@ -64,7 +64,7 @@ impl Raft {
 
     fn count_pre_votes(&mut self) {
         if let State::PreCandidate(candidate) = &self.state
-            && candidate.granted.len() >= self.configuration.majority()
+            && self.configurations.effective().is_majority(|voter| candidate.granted.contains(&voter))
         {
             self.start_election();
         }
@@ -82,9 +82,9 @@ impl Raft {
     /// Once the candidate's vote for itself is durable, it counts, and the others are asked.
     pub(super) fn release_own_vote(&mut self) {
         let State::Candidate(candidate) = &mut self.state else { return };
-        if self.writes.is_hard_state_durable() && candidate.granted.insert(self.me.id) {
+        if self.writes.is_hard_state_durable() && candidate.granted.insert(self.me) {
             let request = VoteRequest { term: self.hard_state.term, last: self.log.last() };
-            self.send_to_others(&Message::RequestVote(request));
+            self.send_to_voters(&Message::RequestVote(request));
             self.count_votes();
         }
     }
@@ -98,7 +98,7 @@ impl Raft {
         let is_current = request.term == self.hard_state.term;
         if !is_current || !is_free || request.last < self.log.last() || self.leader().is_some() {
             let term = self.hard_state.term;
-            return self.send(from.id, Message::RequestVoteReply(VoteReply { term, granted: false }));
+            return self.send(from, Message::RequestVoteReply(VoteReply { term, granted: false }));
         }
         if self.hard_state.voted_for.is_none() {
             self.set_hard_state(HardState { term: request.term, voted_for: Some(from) });
@@ -108,7 +108,7 @@ impl Raft {
             self.follow(request.term, None);
         }
         if let State::Follower(follower) = &mut self.state {
-            follower.vote_due = Some(from.id);
+            follower.vote_due = Some(from);
         }
         self.release();
     }
@@ -121,14 +121,14 @@ impl Raft {
             && reply.granted
             && reply.term == self.hard_state.term
         {
-            candidate.granted.insert(from.id);
+            candidate.granted.insert(from);
             self.count_votes();
         }
     }
 
     fn count_votes(&mut self) {
         if let State::Candidate(candidate) = &self.state
-            && candidate.granted.len() >= self.configuration.majority()
+            && self.configurations.effective().is_majority(|voter| candidate.granted.contains(&voter))
         {
             let leader = Leader::new(self);
             self.enter(State::Leader(leader));

@@ -13,18 +13,19 @@
 
 use std::time::Duration;
 
+use super::configurations::is_readable;
 use super::read_index::AskedReads;
 use super::{Raft, State};
 use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Message, VoteReply};
-use crate::types::{Entry, EntryId, Index, Member, NodeId, Term};
+use crate::types::{Entry, EntryId, Index, Member, Term};
 
 #[derive(Default)]
 pub(super) struct Follower {
-    pub(super) leader: Option<NodeId>,
+    pub(super) leader: Option<Member>,
     /// When the leader of this term was last heard.
     pub(super) heard_at: Option<Duration>,
     /// Whom to tell that it has this node's vote, as soon as that is durable.
-    pub(super) vote_due: Option<NodeId>,
+    pub(super) vote_due: Option<Member>,
     /// Which checkpoint to report as installed, on which connection, as soon as all up to its end is durable.
     pub(super) installed_due: Option<(EntryId, u64)>,
     /// The connection that the last piece of a checkpoint came on.
@@ -42,7 +43,7 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(leader: Option<NodeId>) -> Follower {
+    pub(super) fn new(leader: Option<Member>) -> Follower {
         Follower { leader, ..Follower::default() }
     }
 }
@@ -50,7 +51,7 @@ impl Follower {
 impl Raft {
     /// Takes `from` for the leader of `term`, which is not behind this node's. False if it can't be: then it is not a
     /// correct node, and what it says is ignored.
-    pub(super) fn accept_leader(&mut self, from: NodeId, term: Term) -> bool {
+    pub(super) fn accept_leader(&mut self, from: Member, term: Term) -> bool {
         let is_current = term == self.hard_state.term;
         match &mut self.state {
             State::Leader(_) if is_current => return false,
@@ -71,16 +72,16 @@ impl Raft {
     pub(super) fn handle_append_entries(&mut self, from: Member, append: AppendEntries) {
         let (round, connection) = (append.round, append.connection);
         if append.term < self.hard_state.term {
-            return self.reply_to_append(from.id, round, connection, AppendResult::StaleTerm);
+            return self.reply_to_append(from, round, connection, AppendResult::StaleTerm);
         }
-        if !is_well_formed(&append) || !self.accept_leader(from.id, append.term) {
+        if !is_well_formed(&append) || !self.accept_leader(from, append.term) {
             return;
         }
         let prev = append.prev;
         if prev.index > self.committed && !self.log.contains(prev) {
             let hint = self.log.last_within(prev).unwrap_or(EntryId::ZERO);
             return self.reply_to_append(
-                from.id,
+                from,
                 round,
                 connection,
                 AppendResult::Mismatch { refused: prev.index, hint },
@@ -95,7 +96,7 @@ impl Raft {
         follower.matched = follower.matched.max(upto).max(self.committed);
         (follower.round, follower.connection) = (round, connection);
         self.committed = self.committed.max(append.committed.min(follower.matched));
-        self.answer_append(from.id, upto, is_empty);
+        self.answer_append(from, upto, is_empty);
     }
 
     /// Skips what is in the log already, and takes the rest in place of what contradicts it. A message that was delayed
@@ -115,7 +116,7 @@ impl Raft {
 
     /// Answers entries up to `upto`. If they are durable that is the answer. If not, an empty message, or one of a new
     /// round, is answered at once; for the others the acknowledgement that follows the sync will do.
-    fn answer_append(&mut self, leader: NodeId, upto: Index, is_empty: bool) {
+    fn answer_append(&mut self, leader: Member, upto: Index, is_empty: bool) {
         let durable = self.durable_match();
         let State::Follower(follower) = &mut self.state else { return };
         let (round, connection) = (follower.round, follower.connection);
@@ -161,13 +162,13 @@ impl Raft {
         }
     }
 
-    fn reply_to_append(&mut self, to: NodeId, round: u64, connection: u64, result: AppendResult) {
+    fn reply_to_append(&mut self, to: Member, round: u64, connection: u64, result: AppendResult) {
         let reply = AppendEntriesReply { term: self.hard_state.term, round, connection, result };
         self.send(to, Message::AppendEntriesReply(reply));
     }
 }
 
-/// Whether the entries are consecutive after `prev` and their terms possible.
+/// Whether the entries are consecutive after `prev`, their terms possible, and their configurations readable.
 fn is_well_formed(append: &AppendEntries) -> bool {
     let mut last = append.prev;
     let follows = |entry: &Entry| {
@@ -176,5 +177,5 @@ fn is_well_formed(append: &AppendEntries) -> bool {
         last = id;
         follows
     };
-    append.entries.iter().all(follows) && last.term <= append.term
+    append.entries.iter().all(follows) && last.term <= append.term && append.entries.iter().all(is_readable)
 }

@@ -5,7 +5,7 @@
 //! [`Output::Send`] may be sent at once, also before the writes that came out ahead of it.
 
 use crate::message::{InstallSnapshot, Message};
-use crate::types::{Configuration, Entry, EntryId, HardState, Index, NodeId, Term};
+use crate::types::{Configuration, Entry, EntryId, HardState, Index, Member, NodeId, Term};
 
 /// What the disk held when the node started.
 ///
@@ -15,8 +15,11 @@ use crate::types::{Configuration, Entry, EntryId, HardState, Index, NodeId, Term
 pub struct Boot {
     /// Term and vote.
     pub hard_state: HardState,
-    /// Who votes.
+    /// Who belongs to the cluster, as of `applied`.
     pub configuration: Configuration,
+    /// The configurations in the log after `applied`, with their positions: payloads of entries of the kind
+    /// [`kind::CONFIGURATION`](crate::types::kind::CONFIGURATION).
+    pub configurations: Vec<(Index, Configuration)>,
     /// The entry before the first one in the log.
     pub base: EntryId,
     /// The first entry of each run of equal terms in the log after `base`.
@@ -48,7 +51,7 @@ pub enum Output {
     /// Send this, or lose it: the core copes with lost, repeated and reordered messages.
     Send {
         /// The receiver.
-        to: NodeId,
+        to: Member,
         /// What to send.
         message: Message,
     },
@@ -69,7 +72,7 @@ pub enum Output {
     /// Store a piece of a checkpoint and answer with [`super::Raft::handle_snapshot`].
     SnapshotPiece {
         /// The leader.
-        from: NodeId,
+        from: Member,
         /// What it sent.
         piece: InstallSnapshot,
     },
@@ -154,7 +157,7 @@ pub enum Apply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLog {
     /// For whom.
-    pub peer: NodeId,
+    pub peer: Member,
     /// To be repeated in the answer.
     pub token: u64,
     /// The first entry to read.
@@ -167,7 +170,7 @@ pub struct ReadLog {
 #[derive(Clone, Debug)]
 pub struct LogRead {
     /// As in the request.
-    pub peer: NodeId,
+    pub peer: Member,
     /// As in the request.
     pub token: u64,
     /// What was found.
@@ -187,7 +190,7 @@ pub enum LogReadResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SendSnapshot {
     /// The follower.
-    pub to: NodeId,
+    pub to: Member,
     /// To be put into the message.
     pub term: Term,
     /// To be put into the message.
@@ -198,7 +201,7 @@ pub struct SendSnapshot {
 }
 
 /// What became of an [`Output::SnapshotPiece`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotProgress {
     /// The piece is stored, or was not the next one.
     Continue {
@@ -218,5 +221,7 @@ pub enum SnapshotProgress {
         last: EntryId,
         /// The greatest stamp on any entry in it.
         stamp_ms: u64,
+        /// Who belongs to the cluster, as of `last`.
+        configuration: Configuration,
     },
 }

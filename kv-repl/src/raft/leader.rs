@@ -24,7 +24,6 @@ use super::io::{LogRead, LogReadResult, Output, ReadLog, SendSnapshot};
 use super::log::Log;
 use super::options::Options;
 use super::progress::{Peer, Progress};
-use super::quorum::reached_by_majority;
 use super::read_index::ReadQueue;
 use super::transfer::Transfer;
 use super::{Raft, State};
@@ -32,11 +31,11 @@ use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshotReply, Message, PROPOSAL_BYTES_MAX, Proposal,
     SnapshotResult,
 };
-use crate::types::{Entry, EntryId, Index, Member, NodeId, Term, kind};
+use crate::types::{Configuration, Entry, EntryId, Index, Kind, Member, NodeId, Term, kind};
 
 pub(super) struct Leader {
-    /// The other voters.
-    pub(super) peers: BTreeMap<NodeId, Peer>,
+    /// The other members of the configuration in force, voters and learners.
+    pub(super) peers: BTreeMap<Member, Peer>,
     pub(super) reads: ReadQueue,
     /// First entry of this leader's term.
     first: Index,
@@ -74,6 +73,12 @@ pub enum ProposeError {
     /// For the operator: this node's log has no room.
     #[error("the disk is full")]
     DiskFull,
+    /// For the caller: entries of this kind are for the core to make.
+    #[error("entries of kind {} are not proposed", kind.0)]
+    Reserved {
+        /// The kind.
+        kind: Kind,
+    },
     /// For the caller: an entry can't hold this.
     #[error("a payload of {bytes} bytes is above the limit of {PROPOSAL_BYTES_MAX}")]
     TooLarge {
@@ -97,8 +102,8 @@ impl Leader {
     /// A leader whose term begins after the log as it is.
     pub(super) fn new(raft: &Raft) -> Leader {
         let last = raft.log.last().index;
-        let others = raft.configuration.voters().iter().map(|voter| voter.id).filter(|id| *id != raft.me.id);
-        let peer = |id: NodeId| (id, Peer::new(last, raft.connections.get(&id).copied(), raft.now));
+        let others = raft.configurations.effective().members().filter(|member| *member != raft.me);
+        let peer = |member: Member| (member, Peer::new(last, raft.connections.get(&member).copied(), raft.now));
         Leader {
             peers: others.map(peer).collect(),
             reads: ReadQueue::default(),
@@ -111,18 +116,24 @@ impl Leader {
     }
 
     /// When it has something to do, if nothing happens before.
-    pub(super) fn deadline(&self, options: &Options) -> Duration {
+    pub(super) fn deadline(&self, raft: &Raft) -> Duration {
         let transfer = self.transfer.as_ref().map(|transfer| transfer.until);
         let others = self.reads.deadline().into_iter().chain(transfer);
-        others.fold(self.heartbeat_at.min(self.silent_at(options)), Duration::min)
+        others.fold(self.heartbeat_at.min(self.silent_at(raft.configurations.effective(), raft.me, &raft.options)), Duration::min)
     }
 
     /// When a majority will have been silent for too long, if it goes on being so. This node never is, to itself.
-    fn silent_at(&self, options: &Options) -> Duration {
-        self.majority(Duration::MAX, |peer| peer.heard_at).saturating_add(options.election_timeout_max)
+    fn silent_at(&self, configuration: &Configuration, me: Member, options: &Options) -> Duration {
+        let heard_at = self.majority(configuration, me, Duration::MAX, |peer| peer.heard_at);
+        heard_at.saturating_add(options.election_timeout_max)
     }
 
-    pub(super) fn reconnect(&mut self, peer: NodeId, connection: Option<u64>, last: Index) {
+    /// First entry of this leader's term.
+    pub(super) fn first(&self) -> Index {
+        self.first
+    }
+
+    pub(super) fn reconnect(&mut self, peer: Member, connection: Option<u64>, last: Index) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.reconnect(connection, last);
         }
@@ -130,13 +141,19 @@ impl Leader {
 
     /// All followers that were heard lately hold everything up to here, or are being sent a checkpoint that does.
     pub(super) fn held_by_all(&self, now: Duration, options: &Options) -> Option<Index> {
-        let is_heard = |peer: &&Peer| peer.connection.is_some() && now < peer.heard_at + options.election_timeout_max;
-        self.peers.values().filter(is_heard).map(Peer::holds).min()
+        self.peers.values().filter(|peer| peer.is_heard(now, options)).map(Peer::holds).min()
     }
 
-    /// What a majority has reached, where this node has reached `own`.
-    fn majority<T: Ord + Copy>(&self, own: T, of_peer: impl Fn(&Peer) -> T + Copy) -> T {
-        reached_by_majority(self.peers.values().map(of_peer).chain(std::iter::once(own)))
+    /// What a majority has reached, where this node has reached `own`. A leader that is to leave does not count itself.
+    fn majority<T: Ord + Copy>(
+        &self,
+        configuration: &Configuration,
+        me: Member,
+        own: T,
+        of_peer: impl Fn(&Peer) -> T,
+    ) -> T {
+        let peer = |member: &Member| self.peers.get(member).expect("every other member is a peer");
+        configuration.reached(|member| if member == me { own } else { of_peer(peer(&member)) })
     }
 }
 
@@ -155,6 +172,9 @@ impl Raft {
         if let Some(bytes) = proposals.iter().map(|one| one.payload.len()).find(|bytes| *bytes > PROPOSAL_BYTES_MAX) {
             return Err(ProposeError::TooLarge { bytes });
         }
+        if let Some(kind) = proposals.iter().map(|one| one.kind).find(|kind| kind::is_reserved(*kind)) {
+            return Err(ProposeError::Reserved { kind });
+        }
         if let Some(to) = state.transfer_to() {
             return Err(ProposeError::Transferring { to });
         }
@@ -171,7 +191,7 @@ impl Raft {
     }
 
     /// Encodes all entries into one piece of memory.
-    fn append_proposals(&mut self, stamp_ms: u64, proposals: &[Proposal], bytes: usize) {
+    pub(super) fn append_proposals(&mut self, stamp_ms: u64, proposals: &[Proposal], bytes: usize) {
         let stamp_ms = stamp_ms.max(self.stamp_ms);
         let term = self.hard_state.term;
         let mut index = self.log.last().index;
@@ -202,7 +222,7 @@ impl Raft {
         if is_outrun {
             return self.abdicate();
         }
-        if self.now >= leader.silent_at(&self.options) {
+        if self.now >= leader.silent_at(self.configurations.effective(), self.me, &self.options) {
             return self.follow(self.hard_state.term, None);
         }
         if self.now >= leader.heartbeat_at {
@@ -213,13 +233,18 @@ impl Raft {
     }
 
     pub(super) fn handle_append_entries_reply(&mut self, from: Member, reply: AppendEntriesReply) {
+        let now = self.now;
+        let timely = now.saturating_sub(self.options.election_timeout_min);
         let Some((round, peer, log)) = self.replying_peer(from, reply.term, reply.connection) else { return };
         if reply.result == AppendResult::StaleTerm || reply.round > round {
             return;
         }
         peer.answered_round = peer.answered_round.max(reply.round);
         match reply.result {
-            AppendResult::Durable(index) => peer.acknowledged(index, log),
+            AppendResult::Durable(index) => {
+                peer.acknowledged(index, log);
+                peer.advance_catch_up(log.last().index, now, timely);
+            }
             AppendResult::Mismatch { refused, hint } => peer.refused(refused, hint, log),
             AppendResult::Alive | AppendResult::StaleTerm => {}
         }
@@ -230,11 +255,13 @@ impl Raft {
     pub(super) fn handle_install_snapshot_reply(&mut self, from: Member, reply: InstallSnapshotReply) {
         let now = self.now;
         let (soon, later) = (now + self.options.heartbeat_interval, now + self.options.election_timeout_max);
+        let timely = now.saturating_sub(self.options.election_timeout_min);
         let Some((_, peer, log)) = self.replying_peer(from, reply.term, reply.connection) else { return };
         match reply.result {
             SnapshotResult::Continue { offset } => peer.snapshot_wanted(reply.last, offset, now),
             SnapshotResult::Installed => {
                 peer.acknowledged(reply.last.index, log);
+                peer.advance_catch_up(log.last().index, now, timely);
                 // If that was not enough, the log has been cut beyond that checkpoint meanwhile, or has a hole beyond it.
                 peer.restart_snapshot(soon);
             }
@@ -256,7 +283,7 @@ impl Raft {
             return None;
         }
         let State::Leader(leader) = &mut self.state else { return None };
-        let peer = leader.peers.get_mut(&from.id)?;
+        let peer = leader.peers.get_mut(&from)?;
         if term < self.hard_state.term || peer.connection != Some(connection) {
             return None;
         }
@@ -267,7 +294,8 @@ impl Raft {
     /// Commits what a majority has durably, if it is of this term (section 5.4.2).
     pub(super) fn advance_commit(&mut self) {
         let State::Leader(leader) = &mut self.state else { return };
-        let reached = leader.majority(self.writes.durable(), |peer| peer.match_index);
+        let own = self.writes.durable();
+        let reached = leader.majority(self.configurations.effective(), self.me, own, |peer| peer.match_index);
         if reached <= self.committed || self.log.term(reached) != Some(self.hard_state.term) {
             return;
         }
@@ -280,7 +308,8 @@ impl Raft {
 
     fn confirm_reads(&mut self) {
         while let State::Leader(leader) = &mut self.state {
-            let round = leader.majority(leader.round, |peer| peer.answered_round);
+            let own = leader.round;
+            let round = leader.majority(self.configurations.effective(), self.me, own, |peer| peer.answered_round);
             let Some((index, readers)) = leader.reads.confirmed(round) else { return };
             for reader in readers {
                 self.answer_reader(reader, Some(index));
@@ -350,7 +379,7 @@ impl Raft {
 impl Sending<'_> {
     /// Sends entries as far as the window goes; if there are none, a new round or a new commit index alone, so that the
     /// follower learns of it at once.
-    fn feed(&mut self, to: NodeId, peer: &mut Peer, round: u64) {
+    fn feed(&mut self, to: Member, peer: &mut Peer, round: u64) {
         if peer.connection.is_none() {
             return;
         }
@@ -377,13 +406,13 @@ impl Sending<'_> {
         self.snapshot(to, peer);
     }
 
-    fn entries(&mut self, to: NodeId, peer: &mut Peer, round: u64, entries: Vec<Entry>) {
+    fn entries(&mut self, to: Member, peer: &mut Peer, round: u64, entries: Vec<Entry>) {
         let last = entries.last().map_or(peer.next_index.prev(), Entry::index);
         self.append(to, peer, round, entries);
         peer.sent(last);
     }
 
-    fn append(&mut self, to: NodeId, peer: &mut Peer, round: u64, entries: Vec<Entry>) {
+    fn append(&mut self, to: Member, peer: &mut Peer, round: u64, entries: Vec<Entry>) {
         let Some(connection) = peer.connection else { return };
         // While a checkpoint is on its way the message only says that this node leads: before the first entry all logs
         // agree.
@@ -399,7 +428,7 @@ impl Sending<'_> {
         (peer.told_round, peer.told_committed) = (round, committed);
     }
 
-    fn read_log(&mut self, to: NodeId, peer: &mut Peer) {
+    fn read_log(&mut self, to: Member, peer: &mut Peer) {
         let Progress::Replicate { reading, .. } = &mut peer.progress else { return };
         *self.last_token += 1;
         let (token, bytes_max) = (*self.last_token, self.options.message_bytes_max);
@@ -408,7 +437,7 @@ impl Sending<'_> {
     }
 
     /// Asks for a piece of a checkpoint to be sent, when it is time to.
-    fn snapshot(&mut self, to: NodeId, peer: &mut Peer) {
+    fn snapshot(&mut self, to: Member, peer: &mut Peer) {
         let Some(connection) = peer.connection else { return };
         if let Progress::Snapshot { wanted, send_at, .. } = &mut peer.progress
             && self.now >= *send_at

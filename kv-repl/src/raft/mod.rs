@@ -1,8 +1,8 @@
 //! Raft as a state machine that sees no world: time, seed, messages and disk completions go in, [`Output`]s come out.
 //!
 //! It follows figure 2 of the Raft paper (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm",
-//! extended version), and of Ongaro's thesis sections 3.10 (leadership transfer), 6.2 (a leader without a majority steps
-//! down), 6.4 (ReadIndex) and 9.6 (pre-vote).
+//! extended version), and of Ongaro's thesis sections 3.10 (leadership transfer), 4 (membership), 6.2 (a leader without a
+//! majority steps down), 6.4 (ReadIndex) and 9.6 (pre-vote).
 //!
 //! ```text
 //!                 times out             majority would vote         majority voted
@@ -24,13 +24,14 @@
 //! state ("a vote is due", "acknowledged so far") and let go by one function, `release`, when the disk has got there.
 
 mod candidate;
+mod configurations;
 mod follower;
 mod io;
 mod leader;
 mod log;
+mod membership;
 mod options;
 mod progress;
-mod quorum;
 mod read_index;
 mod rng;
 mod snapshot;
@@ -49,18 +50,20 @@ pub use self::io::{
     Write,
 };
 pub use self::leader::ProposeError;
+pub use self::membership::ChangeError;
 pub use self::options::{Options, OptionsError};
 pub use self::status::{PeerProgress, ProgressKind, Status};
 pub use self::transfer::TransferError;
 
 use self::candidate::{Candidate, PreCandidate};
+use self::configurations::Configurations;
 use self::follower::Follower;
 use self::leader::Leader;
 use self::log::Log;
 use self::rng::Rng;
 use self::writes::Writes;
 use crate::message::Message;
-use crate::types::{Configuration, Entry, EntryId, HardState, Index, Member, NodeId, Term};
+use crate::types::{Entry, EntryId, HardState, Index, Member, Term};
 
 /// The most terms that a node can have missed. An election a second takes a century for them, so a term that is further
 /// ahead is not of this cluster; and a node that believed in one near the end of numbers could never be led again.
@@ -70,7 +73,7 @@ const TERMS_MISSED_MAX: u64 = 1 << 32;
 pub struct Raft {
     me: Member,
     options: Options,
-    configuration: Configuration,
+    configurations: Configurations,
     hard_state: HardState,
     log: Log,
     writes: Writes,
@@ -85,8 +88,8 @@ pub struct Raft {
     now: Duration,
     election_at: Duration,
     rng: Rng,
-    /// Peers that messages can be sent to, each with the number of the connection.
-    connections: BTreeMap<NodeId, u64>,
+    /// Nodes that messages can be sent to, each with the number of the connection.
+    connections: BTreeMap<Member, u64>,
     /// The greatest stamp seen on an entry.
     stamp_ms: u64,
     is_disk_full: bool,
@@ -111,6 +114,8 @@ impl Raft {
         options.validate().expect("options are checked by whoever takes them from outside");
         assert!(boot.base.index <= boot.applied, "the checkpoint reaches the log");
         assert!(boot.applied <= boot.last, "a log that ends before the checkpoint is reset first");
+        let is_in_log = |(at, _): &(Index, _)| *at > boot.applied && *at <= boot.last;
+        assert!(boot.configurations.iter().all(is_in_log), "what the checkpoint covers is in its configuration");
         let log = Log::new(boot.base, boot.terms, boot.last);
         // A checkpoint can be ahead of the hard state. In a term that is not in it, this node has not voted.
         let mut hard_state = boot.hard_state;
@@ -123,7 +128,7 @@ impl Raft {
         let mut raft = Raft {
             me,
             options,
-            configuration: boot.configuration,
+            configurations: Configurations::new(boot.configuration, boot.configurations),
             hard_state,
             writes: Writes::new(log.last().index),
             log,
@@ -145,11 +150,13 @@ impl Raft {
         raft
     }
 
-    /// Takes a message. Ignored if `from` is not a member of the configuration, incarnation included: a node that lost
-    /// its disk must not be taken for the one that once voted and acknowledged. Ignored too if its term cannot be true.
+    /// Takes a message. Questions and entries are taken from anyone: whoever sends them may be a member by a configuration
+    /// that this node has not received yet (thesis, section 4.1). Answers count only from members of the configuration in
+    /// force, incarnation included: a node that lost its disk must not be taken for the one that once voted and
+    /// acknowledged. Ignored is what comes from this node itself, or with a term that cannot be true.
     pub fn handle_message(&mut self, now: Duration, from: Member, message: Message) {
         self.see(now);
-        if from.id == self.me.id || !self.configuration.is_voter(from) {
+        if from.id == self.me.id || (is_counted(&message) && !self.configurations.effective().is_member(from)) {
             return;
         }
         if message.term().get().saturating_sub(self.hard_state.term.get()) > TERMS_MISSED_MAX {
@@ -197,21 +204,23 @@ impl Raft {
     }
 
     /// The connection that messages to `peer` are sent on is now this one. Numbers grow. What was sent before may be
-    /// lost.
-    pub fn handle_connected(&mut self, now: Duration, peer: NodeId, connection: u64) {
+    /// lost. A node is there with one disk at a time: a connection to it with another one has ended.
+    pub fn handle_connected(&mut self, now: Duration, peer: Member, connection: u64) {
         self.see(now);
+        let gone = self.connections.keys().copied().find(|other| other.id == peer.id && *other != peer);
+        gone.into_iter().for_each(|gone| self.handle_disconnected(now, gone));
         self.connections.insert(peer, connection);
         self.set_connection(peer, Some(connection));
     }
 
     /// There is no connection to `peer` any more.
-    pub fn handle_disconnected(&mut self, now: Duration, peer: NodeId) {
+    pub fn handle_disconnected(&mut self, now: Duration, peer: Member) {
         self.see(now);
         self.connections.remove(&peer);
         self.set_connection(peer, None);
     }
 
-    fn set_connection(&mut self, peer: NodeId, connection: Option<u64>) {
+    fn set_connection(&mut self, peer: Member, connection: Option<u64>) {
         let last = self.log.last().index;
         if let State::Leader(leader) = &mut self.state {
             leader.reconnect(peer, connection, last);
@@ -231,6 +240,7 @@ impl Raft {
         let is_covered = base.index > self.log.base().index && base.index <= self.handed_out;
         if is_covered {
             self.log.truncate_prefix(base);
+            self.configurations.truncate_prefix(base.index);
         }
         is_covered
     }
@@ -254,7 +264,7 @@ impl Raft {
     /// When to call [`Raft::handle_timeout`], if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Duration> {
         match &self.state {
-            State::Leader(leader) => Some(leader.deadline(&self.options)),
+            State::Leader(leader) => Some(leader.deadline(self)),
             State::Follower(follower) => self.election_deadline().into_iter().chain(follower.reads.deadline()).min(),
             State::PreCandidate(_) | State::Candidate(_) => self.election_deadline(),
         }
@@ -266,6 +276,7 @@ impl Raft {
 
     /// Decides what to write, send and apply, now that all inputs are in.
     fn flush(&mut self) {
+        self.advance_membership();
         if let Some(write) = self.writes.take(self.now) {
             self.outputs.push_back(Output::Write(write));
         }
@@ -311,7 +322,7 @@ impl Raft {
 
     /// Goes on as a follower, of `leader` if it is known. The vote is forgotten only with its term: a node that steps
     /// down within a term has still voted in it (CCF #8094).
-    fn follow(&mut self, term: Term, leader: Option<NodeId>) {
+    fn follow(&mut self, term: Term, leader: Option<Member>) {
         assert!(term >= self.hard_state.term, "terms never go back");
         if term > self.hard_state.term {
             self.set_hard_state(HardState { term, voted_for: None });
@@ -347,7 +358,11 @@ impl Raft {
         assert!(first.index() > self.committed, "what is committed is never replaced");
         self.stamp_ms = entries.iter().map(Entry::stamp_ms).fold(self.stamp_ms, u64::max);
         self.log.append(&entries);
+        let may_differ = self.configurations.append(&entries);
         self.writes.append(entries);
+        if may_differ {
+            self.configuration_changed();
+        }
     }
 
     fn see(&mut self, now: Duration) {
@@ -360,10 +375,12 @@ impl Raft {
         self.election_at = self.now + self.rng.between(min, max);
     }
 
-    /// A node that the configuration does not name in this incarnation follows, and that is all. One whose disk hangs had
-    /// better not lead.
+    /// A node that does not vote follows, and that is all. But one that is being removed stands for election until it knows
+    /// that its removal is committed, since perhaps nobody else has the entry; its own vote does not count then (thesis,
+    /// section 4.2.2). One whose disk hangs had better not lead.
     fn may_campaign(&self) -> bool {
-        self.configuration.is_voter(self.me) && !self.is_stalled()
+        let may_vote = self.configurations.possible(self.committed).any(|one| one.is_voter(self.me));
+        may_vote && !self.is_stalled()
     }
 
     /// Whether the disk has had a write for too long.
@@ -377,14 +394,25 @@ impl Raft {
         self.last_token
     }
 
-    fn send(&mut self, to: NodeId, message: Message) {
+    fn send(&mut self, to: Member, message: Message) {
         self.outputs.push_back(Output::Send { to, message });
     }
 
     /// Sends the same to every other voter.
-    fn send_to_others(&mut self, message: &Message) {
-        for to in self.configuration.voters().iter().map(|voter| voter.id).filter(|id| *id != self.me.id) {
+    fn send_to_voters(&mut self, message: &Message) {
+        for to in self.configurations.effective().all_voters().filter(|voter| *voter != self.me) {
             self.outputs.push_back(Output::Send { to, message: message.clone() });
         }
     }
+}
+
+/// Whether a message counts for something that takes a majority. `ReadIndexReply` does not: it is the leader's alone.
+fn is_counted(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::PreVoteReply(_)
+            | Message::RequestVoteReply(_)
+            | Message::AppendEntriesReply(_)
+            | Message::InstallSnapshotReply(_)
+    )
 }

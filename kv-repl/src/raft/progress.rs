@@ -21,9 +21,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::log::Log;
+use super::options::Options;
 use crate::types::{EntryId, Index};
 
-/// One other voter, as the leader sees it.
+/// One other member, as the leader sees it.
 pub(super) struct Peer {
     /// The follower's log equals the leader's up to here, durably.
     pub(super) match_index: Index,
@@ -39,6 +40,17 @@ pub(super) struct Peer {
     /// Round and commit index of the last message sent.
     pub(super) told_round: u64,
     pub(super) told_committed: Index,
+    catch_up: CatchUp,
+}
+
+/// Whether a follower keeps up with the log, in rounds: each ends when the follower has what the log held at its beginning
+/// (thesis, section 4.2.1).
+struct CatchUp {
+    /// What the follower must have for the present round to end.
+    goal: Index,
+    since: Duration,
+    /// The last round took no longer than an election may.
+    is_done: bool,
 }
 
 pub(super) enum Progress {
@@ -75,6 +87,7 @@ impl Peer {
             answered_round: 0,
             told_round: 0,
             told_committed: Index::ZERO,
+            catch_up: CatchUp { goal: last, since: now, is_done: false },
         }
     }
 
@@ -82,7 +95,26 @@ impl Peer {
     pub(super) fn reconnect(&mut self, connection: Option<u64>, last: Index) {
         self.connection = connection;
         self.told_round = 0;
+        self.catch_up.is_done = false;
         self.probe(last.next());
+    }
+
+    /// Whether there is a connection to it, and it has answered lately.
+    pub(super) fn is_heard(&self, now: Duration, options: &Options) -> bool {
+        self.connection.is_some() && now < self.heard_at + options.election_timeout_max
+    }
+
+    /// Whether it keeps up with the log, so that it can be counted on.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.catch_up.is_done
+    }
+
+    /// It has acknowledged something, and the leader's log ends at `last`. A round that began before `timely` took too long.
+    pub(super) fn advance_catch_up(&mut self, last: Index, now: Duration, timely: Duration) {
+        if self.match_index >= self.catch_up.goal {
+            let is_done = self.match_index == last || self.catch_up.since >= timely;
+            self.catch_up = CatchUp { goal: last, since: now, is_done };
+        }
     }
 
     fn probe(&mut self, next: Index) {

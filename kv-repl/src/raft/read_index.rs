@@ -24,7 +24,7 @@ use std::time::Duration;
 use super::io::Output;
 use super::{Raft, State};
 use crate::message::{Message, ReadIndex, ReadIndexReply};
-use crate::types::{Index, Member, NodeId};
+use crate::types::{Index, Member};
 
 /// Who wants to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) enum Reader {
     /// A client of this node, with the driver's token.
     Own(u64),
     /// Another node, with its token.
-    Peer(NodeId, u64),
+    Peer(Member, u64),
 }
 
 /// The leader's side.
@@ -156,15 +156,15 @@ impl Raft {
         let deadline = self.now + self.options.election_timeout_max;
         match &mut self.state {
             State::Leader(leader) if request.term == self.hard_state.term => {
-                leader.reads.add(Reader::Peer(from.id, request.token), deadline);
+                leader.reads.add(Reader::Peer(from, request.token), deadline);
             }
-            _ => self.answer_reader(Reader::Peer(from.id, request.token), None),
+            _ => self.answer_reader(Reader::Peer(from, request.token), None),
         }
     }
 
     pub(super) fn handle_read_index_reply(&mut self, from: Member, reply: ReadIndexReply) {
         let State::Follower(follower) = &mut self.state else { return };
-        if follower.leader != Some(from.id) {
+        if follower.leader != Some(from) {
             return;
         }
         if let Some(token) = follower.reads.answered(reply.token) {
@@ -193,7 +193,7 @@ impl Raft {
     }
 
     /// The connection to `peer` is another one: what was asked on the old one may be lost.
-    pub(super) fn refuse_reads_asked_of(&mut self, peer: NodeId) {
+    pub(super) fn refuse_reads_asked_of(&mut self, peer: Member) {
         if let State::Follower(follower) = &mut self.state
             && follower.leader == Some(peer)
         {

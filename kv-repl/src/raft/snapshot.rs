@@ -15,14 +15,14 @@
 use super::io::{Output, SnapshotProgress};
 use super::{Raft, State};
 use crate::message::{InstallSnapshot, InstallSnapshotReply, Message, SnapshotResult};
-use crate::types::{EntryId, Member, NodeId};
+use crate::types::{Configuration, EntryId, Member};
 
 impl Raft {
     pub(super) fn handle_install_snapshot(&mut self, from: Member, piece: InstallSnapshot) {
         if piece.term < self.hard_state.term {
-            return self.reply_to_snapshot(from.id, piece.connection, piece.last, SnapshotResult::StaleTerm);
+            return self.reply_to_snapshot(from, piece.connection, piece.last, SnapshotResult::StaleTerm);
         }
-        if piece.last.term > piece.term || !self.accept_leader(from.id, piece.term) {
+        if piece.last.term > piece.term || !self.accept_leader(from, piece.term) {
             return;
         }
         let State::Follower(follower) = &mut self.state else { return };
@@ -31,20 +31,20 @@ impl Raft {
             self.release();
         } else {
             follower.snapshot_connection = piece.connection;
-            self.outputs.push_back(Output::SnapshotPiece { from: from.id, piece });
+            self.outputs.push_back(Output::SnapshotPiece { from, piece });
         }
     }
 
     /// Takes the driver's answer to [`Output::SnapshotPiece`].
-    pub fn handle_snapshot(&mut self, now: std::time::Duration, from: NodeId, progress: SnapshotProgress) {
+    pub fn handle_snapshot(&mut self, now: std::time::Duration, from: Member, progress: SnapshotProgress) {
         self.see(now);
         // A checkpoint that was complete only after this node has stopped following is not needed: the log goes on.
         let State::Follower(follower) = &self.state else { return };
         let connection = Some(follower.snapshot_connection).filter(|_| follower.leader == Some(from));
         match progress {
-            SnapshotProgress::Received { last, stamp_ms } => {
+            SnapshotProgress::Received { last, stamp_ms, configuration } => {
                 self.stamp_ms = self.stamp_ms.max(stamp_ms);
-                self.install(last, connection);
+                self.install(last, configuration, connection);
             }
             SnapshotProgress::Continue { last, offset } => {
                 self.reply_if(connection, from, last, SnapshotResult::Continue { offset });
@@ -54,10 +54,11 @@ impl Raft {
     }
 
     /// A durable checkpoint of committed entries is here. See the table above.
-    fn install(&mut self, last: EntryId, connection: Option<u64>) {
+    fn install(&mut self, last: EntryId, configuration: Configuration, connection: Option<u64>) {
         if last.index > self.committed {
             if !self.log.contains(last) {
                 self.log.reset(last);
+                self.configurations.reset(configuration);
                 self.writes.reset(last);
             }
             self.restore = Some(last);
@@ -81,13 +82,13 @@ impl Raft {
         }
     }
 
-    fn reply_if(&mut self, connection: Option<u64>, to: NodeId, last: EntryId, result: SnapshotResult) {
+    fn reply_if(&mut self, connection: Option<u64>, to: Member, last: EntryId, result: SnapshotResult) {
         if let Some(connection) = connection {
             self.reply_to_snapshot(to, connection, last, result);
         }
     }
 
-    fn reply_to_snapshot(&mut self, to: NodeId, connection: u64, last: EntryId, result: SnapshotResult) {
+    fn reply_to_snapshot(&mut self, to: Member, connection: u64, last: EntryId, result: SnapshotResult) {
         let reply = InstallSnapshotReply { term: self.hard_state.term, connection, last, result };
         self.send(to, Message::InstallSnapshotReply(reply));
     }

@@ -1,8 +1,10 @@
 //! The core seen from outside, and what must hold of it at any moment.
 
+use std::collections::BTreeSet;
+
 use super::progress::Progress;
 use super::{Raft, Role, State};
-use crate::types::{EntryId, Index, Member, NodeId, Term};
+use crate::types::{Configuration, EntryId, Index, Member, NodeId, Term};
 
 /// Where a node stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,15 +25,17 @@ pub struct Status {
     pub durable: Index,
     /// Everything up to here is committed.
     pub committed: Index,
-    /// On a leader, what it knows of each other voter; empty elsewhere.
+    /// Who belongs to the cluster: in force, perhaps not committed yet.
+    pub configuration: Configuration,
+    /// On a leader, what it knows of each other member; empty elsewhere.
     pub peers: Vec<PeerProgress>,
 }
 
-/// What a leader knows of another voter.
+/// What a leader knows of another member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerProgress {
-    /// The voter.
-    pub id: NodeId,
+    /// The member.
+    pub member: Member,
     /// Whether there is a connection to it.
     pub is_connected: bool,
     /// How it is fed.
@@ -79,7 +83,7 @@ impl Raft {
     /// Who leads in this term, if known; may be this node.
     pub fn leader(&self) -> Option<NodeId> {
         match &self.state {
-            State::Follower(follower) => follower.leader,
+            State::Follower(follower) => follower.leader.map(|leader| leader.id),
             State::PreCandidate(_) | State::Candidate(_) => None,
             State::Leader(_) => Some(self.me.id),
         }
@@ -110,6 +114,16 @@ impl Raft {
         self.is_disk_full
     }
 
+    /// Who belongs to the cluster: the configuration in force, which need not be committed yet (thesis, section 4.1).
+    pub fn configuration(&self) -> &Configuration {
+        self.configurations.effective()
+    }
+
+    /// Whether the configuration in force is committed.
+    pub fn is_configuration_committed(&self) -> bool {
+        self.configurations.index() <= self.committed
+    }
+
     /// Everything at once.
     pub fn status(&self) -> Status {
         Status {
@@ -121,20 +135,21 @@ impl Raft {
             last: self.last(),
             durable: self.durable(),
             committed: self.committed,
+            configuration: self.configuration().clone(),
             peers: self.peers(),
         }
     }
 
     fn peers(&self) -> Vec<PeerProgress> {
         let State::Leader(leader) = &self.state else { return Vec::new() };
-        let summary = |(id, peer): (&NodeId, &super::progress::Peer)| {
+        let summary = |(member, peer): (&Member, &super::progress::Peer)| {
             let (progress, in_flight_messages) = match &peer.progress {
                 Progress::Probe { .. } => (ProgressKind::Probe, 0),
                 Progress::Replicate { in_flight, .. } => (ProgressKind::Replicate, in_flight.len()),
                 Progress::Snapshot { .. } => (ProgressKind::Snapshot, 0),
             };
             PeerProgress {
-                id: *id,
+                member: *member,
                 is_connected: peer.connection.is_some(),
                 progress,
                 match_index: peer.match_index,
@@ -158,10 +173,16 @@ impl Raft {
         assert!(self.handed_out <= self.committed, "only what is committed is applied");
         assert!(self.committed <= last.index, "only what is in the log is committed");
         assert!(durable <= last.index, "only what is in the log is durable");
+        let in_log = self.configurations.in_log();
+        let is_within = |(at, _): &(Index, _)| *at > base.index && *at <= last.index;
+        assert!(in_log.iter().all(is_within), "configurations are of entries in the log");
         let in_memory = self.log.tail_first();
         assert!(in_memory <= durable.max(base.index).next(), "what is not durable is in memory");
         if let State::Leader(leader) = &self.state {
             assert_eq!(self.hard_state.voted_for, Some(self.me), "a leader has voted for itself");
+            let others = |member: &Member| *member != self.me;
+            let members: BTreeSet<Member> = self.configuration().members().filter(others).collect();
+            assert!(leader.peers.keys().eq(members.iter()), "the peers are the other members");
             assert!(leader.peers.values().all(|peer| peer.match_index <= last.index), "no peer is ahead of the leader");
             assert!(leader.peers.values().all(|peer| peer.next_index > peer.match_index), "nothing is sent twice");
         }

@@ -26,7 +26,7 @@ use crate::types::{Member, NodeId};
 
 /// Leadership on its way to another node.
 pub(super) struct Transfer {
-    pub(super) to: NodeId,
+    pub(super) to: Member,
     /// When it is given up.
     pub(super) until: Duration,
     /// Whether the other has been told.
@@ -59,7 +59,7 @@ pub enum TransferError {
 impl Leader {
     /// Where leadership is on its way to.
     pub(super) fn transfer_to(&self) -> Option<NodeId> {
-        self.transfer.as_ref().map(|transfer| transfer.to)
+        self.transfer.as_ref().map(|transfer| transfer.to.id)
     }
 }
 
@@ -72,8 +72,14 @@ impl Raft {
     /// Who had best lead next, if this node leads: the connected voter with the longest log.
     pub fn successor(&self) -> Option<NodeId> {
         let State::Leader(leader) = &self.state else { return None };
-        let connected = leader.peers.iter().filter(|(_, peer)| peer.connection.is_some());
-        connected.max_by_key(|(_, peer)| peer.match_index).map(|(id, _)| *id)
+        self.best_successor(leader).map(|member| member.id)
+    }
+
+    fn best_successor(&self, leader: &Leader) -> Option<Member> {
+        let voters = self.configurations.effective().voters().iter();
+        let connected = voters.filter_map(|voter| leader.peers.get_key_value(voter));
+        let connected = connected.filter(|(_, peer)| peer.connection.is_some());
+        connected.max_by_key(|(_, peer)| peer.match_index).map(|(member, _)| *member)
     }
 
     /// Begins to hand leadership to another voter. Proposals are refused from now on; what becomes of it shows in the role
@@ -87,11 +93,14 @@ impl Raft {
         self.see(now);
         let (leader, until) = (self.leader(), self.now + self.options.election_timeout_max);
         let State::Leader(state) = &mut self.state else { return Err(TransferError::NotLeader { leader }) };
-        let Some(peer) = state.peers.get(&to) else { return Err(TransferError::NotAnotherVoter { to }) };
+        let voter = self.configurations.effective().voter(to);
+        let Some((member, peer)) = voter.and_then(|voter| state.peers.get_key_value(&voter)) else {
+            return Err(TransferError::NotAnotherVoter { to });
+        };
         if peer.connection.is_none() {
             return Err(TransferError::NotConnected { to });
         }
-        state.transfer = Some(Transfer { to, until, told: false });
+        state.transfer = Some(Transfer { to: *member, until, told: false });
         Ok(())
     }
 
@@ -110,7 +119,7 @@ impl Raft {
     }
 
     /// The connection to a peer has changed: what was on its way may be lost.
-    pub(super) fn interrupt_transfer(&mut self, peer: NodeId) {
+    pub(super) fn interrupt_transfer(&mut self, peer: Member) {
         if let State::Leader(leader) = &mut self.state {
             leader.transfer.take_if(|transfer| transfer.to == peer);
         }
@@ -118,7 +127,8 @@ impl Raft {
 
     /// Steps down in favour of the voter with the longest log.
     pub(super) fn abdicate(&mut self) {
-        let (successor, term) = (self.successor(), self.hard_state.term);
+        let State::Leader(leader) = &self.state else { return };
+        let (successor, term) = (self.best_successor(leader), self.hard_state.term);
         self.follow(term, None);
         if let Some(to) = successor {
             self.send(to, Message::TimeoutNow(TimeoutNow { term }));
@@ -127,7 +137,7 @@ impl Raft {
 
     /// The leader wants this node to lead. From anybody else it is nothing.
     pub(super) fn handle_timeout_now(&mut self, from: Member, order: TimeoutNow) {
-        let is_led = matches!(self.state, State::Follower(_)) && self.leader() == Some(from.id);
+        let is_led = matches!(&self.state, State::Follower(follower) if follower.leader == Some(from));
         if is_led && order.term == self.hard_state.term && self.may_campaign() {
             self.start_election();
         }

@@ -18,6 +18,7 @@ fn core(count: usize, options: Options) -> Raft {
     let boot = Boot {
         hard_state: HardState { term: Term::new(1), voted_for: None },
         configuration: Configuration::new((0..count).map(member).collect()),
+        configurations: Vec::new(),
         base: EntryId::ZERO,
         terms: Vec::new(),
         last: Index::ZERO,
@@ -129,8 +130,9 @@ fn stamps_go_on_from_the_log_and_from_a_received_checkpoint() {
     assert_eq!(stamp(&mut raft), Some(5000));
 
     let mut raft = core(3, Options::default());
-    let piece = SnapshotProgress::Received { last: id(1, 9), stamp_ms: 9000 };
-    raft.handle_snapshot(LATER, member(1).id, piece);
+    let configuration = raft.configuration().clone();
+    let piece = SnapshotProgress::Received { last: id(1, 9), stamp_ms: 9000, configuration };
+    raft.handle_snapshot(LATER, member(1), piece);
     settle(&mut raft);
     let later = LATER * 2;
     raft.handle_timeout(later);
@@ -147,6 +149,7 @@ fn a_checkpoint_that_a_follower_refuses_is_doubted() {
     let boot = Boot {
         hard_state: HardState { term: Term::new(1), voted_for: None },
         configuration: Configuration::new((0..3).map(member).collect()),
+        configurations: Vec::new(),
         base: id(1, 5),
         terms: Vec::new(),
         last: Index::new(5),
@@ -154,7 +157,7 @@ fn a_checkpoint_that_a_follower_refuses_is_doubted() {
         stamp_ms: 0,
     };
     let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
-    raft.handle_connected(LATER, member(1).id, 1);
+    raft.handle_connected(LATER, member(1), 1);
     raft.handle_timeout(LATER);
     settle(&mut raft);
     let (term, connection) = (Term::new(2), 1);

@@ -2,6 +2,8 @@
 //! reorders and delays. The same seed gives the same run.
 
 mod limits;
+mod lone;
+mod membership;
 mod random;
 mod rules;
 mod sim;

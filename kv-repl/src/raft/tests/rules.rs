@@ -1,81 +1,17 @@
 //! One test for each rule, with its section of the Raft paper (or of the thesis) in the name.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
 use tokio_util::codec::Encoder;
 
+use super::lone::{SECOND, append, durable_at, elected, follower, granted, outputs, results, vote};
 use super::sim::{STEP, Sim, member};
-use super::{entries, id, index};
+use super::{id, index};
 use crate::codec::{Frame, FrameCodec};
 use crate::message::{
-    AppendEntries, AppendEntriesReply, AppendResult, Forward, Message, PROPOSAL_BYTES_MAX, Proposal, TimeoutNow,
-    VoteReply, VoteRequest,
+    AppendEntriesReply, AppendResult, Forward, Message, PROPOSAL_BYTES_MAX, Proposal, TimeoutNow, VoteReply,
 };
-use crate::raft::{Boot, Options, Output, ProposeError, Raft, Role, TransferError};
-use crate::types::{Configuration, EntryId, HardState, Index, Term, kind};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-/// A lone core of three, with entries of term 1 up to `last` on its disk.
-fn follower(last: u64) -> Raft {
-    let terms = if last > 0 { vec![id(1, 1)] } else { Vec::new() };
-    let boot = Boot {
-        hard_state: HardState { term: Term::new(1), voted_for: None },
-        configuration: Configuration::new((0..3).map(member).collect()),
-        base: EntryId::ZERO,
-        terms,
-        last: index(last),
-        applied: Index::ZERO,
-        stamp_ms: 0,
-    };
-    Raft::new(member(0), Options::default(), boot, Duration::ZERO)
-}
-
-/// Takes all outputs: messages out at once, and those that a sync releases.
-fn outputs(raft: &mut Raft, now: Duration) -> (Vec<Message>, Vec<Message>) {
-    let (mut before, mut done) = (Vec::new(), Vec::new());
-    while let Some(output) = raft.poll_output() {
-        match output {
-            Output::Send { message, .. } => before.push(message),
-            Output::Write(write) => done.push(write.into_durable()),
-            _ => {}
-        }
-    }
-    done.into_iter().for_each(|durable| raft.handle_durable(now, durable));
-    let mut after = Vec::new();
-    while let Some(output) = raft.poll_output() {
-        if let Output::Send { message, .. } = output {
-            after.push(message);
-        }
-    }
-    (before, after)
-}
-
-fn append(term: u64, prev: EntryId, committed: u64, new: std::ops::RangeInclusive<u64>) -> Message {
-    let (term, entries) = (Term::new(term), entries(term, new));
-    Message::AppendEntries(AppendEntries { term, prev, committed: index(committed), round: 1, connection: 1, entries })
-}
-
-fn vote(term: u64, last: EntryId) -> Message {
-    Message::RequestVote(VoteRequest { term: Term::new(term), last })
-}
-
-fn granted(messages: &[Message]) -> Vec<bool> {
-    let granted = |message: &Message| match message {
-        Message::RequestVoteReply(VoteReply { granted, .. }) => Some(*granted),
-        _ => None,
-    };
-    messages.iter().filter_map(granted).collect()
-}
-
-fn results(messages: &[Message]) -> Vec<AppendResult> {
-    let result = |message: &Message| match message {
-        Message::AppendEntriesReply(AppendEntriesReply { result, .. }) => Some(*result),
-        _ => None,
-    };
-    messages.iter().filter_map(result).collect()
-}
+use crate::raft::{Options, Output, ProposeError, Raft, Role, TransferError};
+use crate::types::{EntryId, Incarnation, Index, Member, Term, kind};
 
 #[test]
 fn section_5_1_a_stale_term_is_rejected() {
@@ -148,31 +84,6 @@ fn section_5_4_1_no_vote_for_a_log_that_is_behind() {
     }
 }
 
-/// Votes for itself, collects the others', and gives the core as leader of term 2 with its no-op at 6.
-fn elected() -> Raft {
-    let mut raft = follower(5);
-    let later = SECOND * 3;
-    raft.handle_connected(later, member(1).id, 1);
-    raft.handle_connected(later, member(2).id, 2);
-    raft.handle_timeout(later);
-    let (asked, _) = outputs(&mut raft, later);
-    assert!(matches!(asked[0], Message::PreVote(_)), "thesis 9.6: it asks first");
-    let yes = VoteReply { term: Term::new(2), granted: true };
-    raft.handle_message(later, member(1), Message::PreVoteReply(yes));
-    outputs(&mut raft, later);
-    raft.handle_message(later, member(1), Message::RequestVoteReply(yes));
-    assert_eq!(raft.role(), Role::Leader);
-    assert_eq!(raft.last(), id(2, 6), "section 8: a leader begins with an entry of its own");
-    raft
-}
-
-fn durable_at(raft: &mut Raft, from: usize, at: u64) {
-    let result = AppendResult::Durable(index(at));
-    let connection = from as u64;
-    let reply = AppendEntriesReply { term: raft.term(), round: 1, connection, result };
-    raft.handle_message(SECOND * 3, member(from), Message::AppendEntriesReply(reply));
-}
-
 /// Figure 8: an entry of an earlier term on a majority is not committed by counting.
 #[test]
 fn section_5_4_2_only_entries_of_the_own_term_are_committed_by_counting() {
@@ -197,7 +108,7 @@ fn section_5_4_2_a_leader_counts_itself_only_when_it_is_durable_and_can_commit_w
 fn an_acknowledgement_of_another_connection_or_beyond_the_log_is_ignored() {
     let mut raft = elected();
     outputs(&mut raft, SECOND * 3);
-    raft.handle_connected(SECOND * 3, member(1).id, 7);
+    raft.handle_connected(SECOND * 3, member(1), 7);
     durable_at(&mut raft, 1, 6);
     assert_eq!(raft.committed(), Index::ZERO, "connection 1 is gone");
     durable_at(&mut raft, 2, 60);
@@ -205,13 +116,25 @@ fn an_acknowledgement_of_another_connection_or_beyond_the_log_is_ignored() {
 }
 
 #[test]
-fn a_member_with_another_incarnation_is_not_heard() {
-    let mut raft = follower(0);
-    let mut wiped = member(1);
-    wiped.incarnation = crate::types::Incarnation::new(1);
-    raft.handle_message(SECOND, wiped, vote(2, EntryId::ZERO));
-    assert!(raft.poll_output().is_none());
-    assert_eq!(raft.term(), Term::new(1));
+fn what_another_incarnation_of_a_member_answers_does_not_count() {
+    let wiped = Member { incarnation: Incarnation::new(1), ..member(1) };
+    let mut raft = elected();
+    outputs(&mut raft, SECOND * 3);
+    raft.handle_connected(SECOND * 3, wiped, 1);
+    let reply = AppendEntriesReply { term: raft.term(), round: 1, connection: 1, result: AppendResult::Durable(index(6)) };
+    raft.handle_message(SECOND * 3, wiped, Message::AppendEntriesReply(reply));
+    assert_eq!(raft.committed(), Index::ZERO);
+
+    let mut raft = follower(5);
+    raft.handle_timeout(SECOND * 3);
+    outputs(&mut raft, SECOND * 3);
+    let yes = VoteReply { term: Term::new(2), granted: true };
+    raft.handle_message(SECOND * 3, wiped, Message::PreVoteReply(yes));
+    assert_eq!(raft.role(), Role::PreCandidate);
+    raft.handle_message(SECOND * 3, member(2), Message::PreVoteReply(yes));
+    outputs(&mut raft, SECOND * 3);
+    raft.handle_message(SECOND * 3, wiped, Message::RequestVoteReply(yes));
+    assert_eq!(raft.role(), Role::Candidate);
 }
 
 /// Thesis 6.2: a leader that a majority no longer hears steps down.
@@ -503,7 +426,7 @@ fn thesis_3_10_a_transfer_that_does_not_succeed_is_given_up() {
     assert!(sim.propose(leader, "goes on"));
     let now = sim.now;
     let refused = |raft: &mut Raft, to| raft.transfer_leadership(now, to).unwrap_err();
-    sim.raft(leader).handle_disconnected(now, to);
+    sim.raft(leader).handle_disconnected(now, member(behind));
     assert_eq!(refused(sim.raft(leader), to), TransferError::NotConnected { to });
     let me = member(leader).id;
     assert_eq!(refused(sim.raft(leader), me), TransferError::NotAnotherVoter { to: me });

@@ -23,6 +23,8 @@ struct Disk {
 }
 
 pub(super) struct Node {
+    /// Who it is, with the disk it has now.
+    pub(super) me: Member,
     pub(super) raft: Option<Raft>,
     disk: Disk,
     queue: VecDeque<Write>,
@@ -35,8 +37,8 @@ pub(super) struct Node {
 
 struct Flying {
     at: Duration,
-    from: usize,
-    to: usize,
+    from: Member,
+    to: Member,
     message: Message,
 }
 
@@ -53,7 +55,11 @@ pub(super) struct Sim {
     pub(super) checkpoint_pieces: u64,
     /// What any node has applied, hence the cluster has committed.
     pub(super) committed: Vec<Entry>,
-    leaders: BTreeMap<Term, NodeId>,
+    /// Who belongs to the cluster before any entry says otherwise.
+    founders: Configuration,
+    /// Disks that are gone, and whose they were: what they held may have counted.
+    lost: Vec<(Member, Disk)>,
+    leaders: BTreeMap<Term, Member>,
     reads: BTreeMap<(usize, u64), Index>,
     next_token: u64,
     pub(super) reads_answered: u64,
@@ -63,6 +69,10 @@ pub(super) struct Sim {
 
 pub(super) fn member(node: usize) -> Member {
     Member::new(NodeId::new(node as u64 + 1), Incarnation::new(100 + node as u64))
+}
+
+pub(super) fn position_of(member: Member) -> usize {
+    position(member.id)
 }
 
 fn position(id: NodeId) -> usize {
@@ -112,6 +122,7 @@ impl Disk {
         Boot {
             hard_state: self.hard_state,
             configuration,
+            configurations: configurations(&self.entries).filter(|(at, _)| *at > applied).collect(),
             base: self.base,
             terms,
             last: self.last(),
@@ -122,8 +133,15 @@ impl Disk {
 }
 
 impl Sim {
+    /// A cluster of this many voters.
     pub(super) fn new(count: usize, seed: u64) -> Sim {
-        let node = || Node {
+        Sim::with_spares(count, 0, seed)
+    }
+
+    /// A cluster of this many voters, and as many others that belong to nothing yet.
+    pub(super) fn with_spares(count: usize, spares: usize, seed: u64) -> Sim {
+        let node = |node: usize| Node {
+            me: member(node),
             raft: None,
             disk: Disk::default(),
             queue: VecDeque::new(),
@@ -133,7 +151,7 @@ impl Sim {
         };
         let mut sim = Sim {
             now: Duration::ZERO,
-            nodes: (0..count).map(|_| node()).collect(),
+            nodes: (0..count + spares).map(node).collect(),
             flying: Vec::new(),
             cuts: BTreeSet::new(),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -141,13 +159,15 @@ impl Sim {
             faults: false,
             checkpoint_pieces: 2,
             committed: Vec::new(),
+            founders: Configuration::new((0..count).map(member).collect()),
+            lost: Vec::new(),
             leaders: BTreeMap::new(),
             reads: BTreeMap::new(),
             next_token: 0,
             reads_answered: 0,
             transfers: 0,
         };
-        (0..count).for_each(|node| sim.start(node));
+        (0..count + spares).for_each(|node| sim.start(node));
         sim
     }
 
@@ -161,7 +181,6 @@ impl Sim {
 
     /// Starts a node from its disk.
     pub(super) fn start(&mut self, node: usize) {
-        let configuration = Configuration::new((0..self.nodes.len()).map(member).collect());
         let seed = self.draw(u64::MAX);
         // Small bounds, so that memory, windows and the way to the disk are all exercised.
         let options = Options {
@@ -176,9 +195,11 @@ impl Sim {
             // As the driver does: the log restarts after the checkpoint.
             (disk.base, disk.entries) = (disk.checkpoint, Vec::new());
         }
-        let boot = disk.boot(configuration);
+        let applied = disk.checkpoint.index;
+        let configuration = self.configuration_at(applied);
+        let boot = self.nodes[node].disk.boot(configuration);
         let applied = self.committed[..boot.applied.get() as usize].to_vec();
-        let raft = Raft::new(member(node), options, boot, self.now);
+        let raft = Raft::new(self.nodes[node].me, options, boot, self.now);
         self.nodes[node].raft = Some(raft);
         self.nodes[node].applied = applied;
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
@@ -191,6 +212,7 @@ impl Sim {
     pub(super) fn crash(&mut self, node: usize) {
         let survive = self.draw(self.nodes[node].queue.len() as u64 + 1) as usize;
         let victim = &mut self.nodes[node];
+        let me = victim.me;
         victim.raft = None;
         for write in victim.queue.drain(..).take(survive) {
             victim.disk.write(&write);
@@ -198,7 +220,7 @@ impl Sim {
         self.reads.retain(|(reader, _), _| *reader != node);
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             if let Some(raft) = &mut self.nodes[other].raft {
-                raft.handle_disconnected(self.now, member(node).id);
+                raft.handle_disconnected(self.now, me);
             }
         }
     }
@@ -208,8 +230,9 @@ impl Sim {
             return;
         }
         self.connections += 1;
+        let peer = self.nodes[to].me;
         if let Some(raft) = &mut self.nodes[from].raft {
-            raft.handle_connected(self.now, member(to).id, self.connections);
+            raft.handle_connected(self.now, peer, self.connections);
         }
     }
 
@@ -267,6 +290,27 @@ impl Sim {
         self.reads.len()
     }
 
+    /// Another disk, with nothing on it.
+    pub(super) fn wipe(&mut self, node: usize) {
+        if self.nodes[node].raft.is_some() {
+            self.crash(node);
+        }
+        let victim = &mut self.nodes[node];
+        let lost = victim.me;
+        victim.me = Member::new(victim.me.id, Incarnation::new(victim.me.incarnation.get() + 100));
+        victim.applied.clear();
+        self.lost.push((lost, std::mem::take(&mut victim.disk)));
+    }
+
+    /// Asks for a change of membership; false if the node does not take it.
+    pub(super) fn change(&mut self, node: usize, target: &Configuration) -> bool {
+        let now = self.now;
+        let Some(raft) = &mut self.nodes[node].raft else { return false };
+        let changed = raft.change_membership(now, target).is_ok();
+        self.drain(node);
+        changed
+    }
+
     /// Writes a checkpoint of what a node has applied and leaves the log as it is.
     pub(super) fn checkpoint_only(&mut self, node: usize) {
         let applied = self.nodes[node].applied.last().map(Entry::id);
@@ -303,9 +347,28 @@ impl Sim {
     pub(super) fn run_until(&mut self, what: &str, bound: Duration, done: impl Fn(&Sim) -> bool) {
         let end = self.now + bound;
         while !done(self) {
-            assert!(self.now < end, "{what}: not within {bound:?}");
+            assert!(self.now < end, "{what}: not within {bound:?}\n{}", self.describe());
             self.step();
         }
+    }
+
+    /// Every node in a line, for whoever has to understand a failure.
+    fn describe(&self) -> String {
+        let line = |node: &Node| match &node.raft {
+            None => format!("{} is down", node.me),
+            Some(raft) => format!(
+                "{} {:?} in {} last {} durable {} committed {} applied {} of {:?}",
+                node.me,
+                raft.role(),
+                raft.term(),
+                raft.last(),
+                raft.durable(),
+                raft.committed(),
+                node.applied.len(),
+                raft.configuration()
+            ),
+        };
+        self.nodes.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     pub(super) fn elect(&mut self) -> usize {
@@ -324,10 +387,11 @@ impl Sim {
         let (due, later) = std::mem::take(&mut self.flying).into_iter().partition(|flying| flying.at <= self.now);
         self.flying = later;
         for Flying { from, to, message, .. } in due {
-            let now = self.now;
-            if !self.cuts.contains(&(from, to)) && self.nodes[to].raft.is_some() {
-                self.raft(to).handle_message(now, member(from), message);
-                self.drain(to);
+            let (now, at) = (self.now, position(to.id));
+            let is_there = self.nodes[at].raft.is_some() && self.nodes[at].me == to;
+            if is_there && !self.cuts.contains(&(position(from.id), at)) {
+                self.raft(at).handle_message(now, from, message);
+                self.drain(at);
             }
         }
         for node in 0..self.nodes.len() {
@@ -336,6 +400,7 @@ impl Sim {
                 raft.handle_timeout(now);
                 self.drain(node);
             }
+            self.check_configuration(node);
         }
     }
 
@@ -364,7 +429,7 @@ impl Sim {
 
     fn carry_out(&mut self, node: usize, output: Output) {
         match output {
-            Output::Send { to, message } => self.send(node, position(to), message),
+            Output::Send { to, message } => self.send(node, to, message),
             Output::Write(write) => self.nodes[node].queue.push_back(write),
             Output::Apply(Apply::Entries(entries)) => entries.into_iter().for_each(|entry| self.apply(node, entry)),
             Output::Apply(Apply::Stored { first, last }) => {
@@ -403,11 +468,54 @@ impl Sim {
             }
             Output::Role(change) => {
                 if change.role == Role::Leader {
-                    let first = *self.leaders.entry(change.term).or_insert(member(node).id);
-                    assert_eq!(first, member(node).id, "election safety (5.2): two leaders in term {}", change.term);
+                    let me = self.nodes[node].me;
+                    let first = *self.leaders.entry(change.term).or_insert(me);
+                    assert_eq!(first, me, "election safety (5.2): two leaders in term {}", change.term);
                 }
             }
         }
+    }
+
+    /// Who belongs to the cluster according to the committed entries up to here.
+    pub(super) fn configuration_at(&self, index: Index) -> Configuration {
+        let upto = &self.committed[..(index.get() as usize).min(self.committed.len())];
+        configurations(upto).next_back().map_or_else(|| self.founders.clone(), |(_, last)| last)
+    }
+
+    /// All that have been committed.
+    pub(super) fn configurations(&self) -> impl Iterator<Item = Configuration> {
+        configurations(&self.committed).map(|(_, configuration)| configuration)
+    }
+
+    /// The configurations that an entry which `node` applies may have been committed by: the one before it, or a later
+    /// one, in force at whoever leads, or led until just now.
+    fn may_have_committed(&self, node: usize, index: Index) -> Vec<Configuration> {
+        let running = self.nodes.iter().enumerate().filter_map(|(at, node)| node.raft.as_ref().map(|raft| (at, raft)));
+        let leading = running.filter(|(at, raft)| raft.role() == Role::Leader || *at == node);
+        leading.map(|(_, raft)| raft.configuration().clone()).chain([self.configuration_at(index)]).collect()
+    }
+
+    /// The configuration in force is the one that follows from snapshot and log, whatever has been cut off.
+    fn check_configuration(&self, node: usize) {
+        let Some(raft) = &self.nodes[node].raft else { return };
+        let expected = self.in_log_of(node);
+        assert_eq!(raft.configuration(), &expected, "node {node}: thesis 4.1, the newest one in the log is in force");
+    }
+
+    /// The newest configuration in a node's log, be it durable or not.
+    pub(super) fn in_log_of(&self, node: usize) -> Configuration {
+        let Node { disk, queue, .. } = &self.nodes[node];
+        let mut below = Index::new(u64::MAX);
+        let mut newest = None;
+        for write in queue.iter().rev() {
+            newest = newest.or_else(|| newest_below(&write.entries, below));
+            below = write.entries.first().map_or(below, |first| below.min(first.index()));
+            if let Some(base) = write.reset {
+                newest = newest.or_else(|| Some(self.configuration_at(base.index)));
+            }
+        }
+        let newest = newest.or_else(|| newest_below(&disk.entries, below));
+        newest.unwrap_or_else(|| self.configuration_at(disk.base.index))
     }
 
     /// A file with a byte for each piece stands for the checkpoint; its content is what was committed up to its last entry.
@@ -423,23 +531,24 @@ impl Sim {
             offset,
             data: Bytes::from_static(data),
         };
-        self.send(node, position(request.to), Message::InstallSnapshot(piece));
+        self.send(node, request.to, Message::InstallSnapshot(piece));
     }
 
-    fn take_piece(&mut self, node: usize, from: NodeId, piece: &InstallSnapshot) {
+    fn take_piece(&mut self, node: usize, from: Member, piece: &InstallSnapshot) {
         let (now, last) = (self.now, piece.last);
         let held = piece.offset + piece.data.len() as u64;
         let progress = if held == piece.file_bytes {
             // Complete, verified and durable, before the core hears of it.
             self.nodes[node].disk.checkpoint = self.nodes[node].disk.checkpoint.max_by_index(last);
-            SnapshotProgress::Received { last, stamp_ms: 0 }
+            SnapshotProgress::Received { last, stamp_ms: 0, configuration: self.configuration_at(last.index) }
         } else {
             SnapshotProgress::Continue { last, offset: held }
         };
         self.raft(node).handle_snapshot(now, from, progress);
     }
 
-    fn send(&mut self, from: usize, to: usize, message: Message) {
+    fn send(&mut self, from: usize, to: Member, message: Message) {
+        let from = self.nodes[from].me;
         self.transfers += u64::from(matches!(message, Message::TimeoutNow(_)));
         if !self.faults {
             self.flying.push(Flying { at: self.now + STEP, from, to, message });
@@ -464,13 +573,28 @@ impl Sim {
         match self.committed.get(at) {
             Some(known) => assert_eq!(known, &entry, "state machine safety: node {node} applies another entry"),
             None => {
-                let holders = self.nodes.iter().filter(|node| node.disk.holds(&entry)).count();
-                assert!(holders > self.nodes.len() / 2, "{entry:?} is committed, and durable on {holders} nodes only");
                 self.committed.push(entry.clone());
+                let disks = self.nodes.iter().map(|node| (node.me, &node.disk));
+                let disks = disks.chain(self.lost.iter().map(|(member, disk)| (*member, disk)));
+                let holders: Vec<Member> =
+                    disks.filter(|(_, disk)| disk.holds(&entry)).map(|(member, _)| member).collect();
+                let by = self.may_have_committed(node, entry.index());
+                let is_held = by.iter().any(|by| by.is_majority(|voter| holders.contains(&voter)));
+                assert!(is_held, "{entry:?} is committed at node {node}, and durable on {holders:?} only\n{}", self.describe());
             }
         }
         self.nodes[node].applied.push(entry);
     }
+}
+
+fn configurations(entries: &[Entry]) -> impl DoubleEndedIterator<Item = (Index, Configuration)> {
+    let found = entries.iter().filter(|entry| entry.kind() == kind::CONFIGURATION);
+    found.map(|entry| (entry.index(), Configuration::decode(&entry.payload()).expect("a configuration")))
+}
+
+fn newest_below(entries: &[Entry], below: Index) -> Option<Configuration> {
+    let upto = entries.partition_point(|entry| entry.index() < below);
+    configurations(&entries[..upto]).next_back().map(|(_, configuration)| configuration)
 }
 
 fn holds_id(disk: &Disk) -> bool {

@@ -9,7 +9,7 @@
 /// # Panics
 ///
 /// If there is no voter.
-pub(super) fn reached_by_majority<T: Ord + Copy>(values: impl Iterator<Item = T> + Clone) -> T {
+pub(crate) fn reached_by_majority<T: Ord + Copy>(values: impl Iterator<Item = T> + Clone) -> T {
     let majority = values.clone().count() / 2 + 1;
     let reached_by = |value: T| values.clone().filter(|other| *other >= value).count();
     let reached = values.clone().filter(|value| reached_by(*value) >= majority).max();
