@@ -13,7 +13,7 @@ pub mod types;
 pub use driver::config::{ReplicaConfig, StartError};
 pub use driver::founding::FoundingRecord;
 pub use driver::replica::{COMMAND_BYTES_MAX, PeerStatus, ReadError, Replica, Status, TransferError, WriteError};
-pub use driver::traits::{BoxError, CheckpointMeta, Log, LogError, LogReader, StateMachine};
+pub use driver::traits::{BoxError, CheckpointMeta, Log, LogDamage, LogError, LogReader, StateMachine};
 pub use driver::{Mark, state_hash};
 pub use raft::Role;
 pub use types::NodeId;

@@ -29,6 +29,10 @@ pub enum Message {
     InstallSnapshot(InstallSnapshot),
     /// Answer to [`Message::InstallSnapshot`].
     InstallSnapshotReply(InstallSnapshotReply),
+    /// Entries that were lost, and another node may have.
+    FetchEntries(FetchEntries),
+    /// Answer to [`Message::FetchEntries`].
+    FetchEntriesReply(FetchEntriesReply),
     /// A follower asks up to where it must have applied to read without being stale (thesis, section 6.4).
     ReadIndex(ReadIndex),
     /// Answer to [`Message::ReadIndex`].
@@ -157,6 +161,42 @@ pub enum SnapshotResult {
     StaleTerm,
 }
 
+/// Asks for entries that the sender's log has lost, of whoever has the same log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchEntries {
+    /// The sender's term. Changes nothing at the receiver.
+    pub term: Term,
+    /// Fresh for each question; echoed.
+    pub token: u64,
+    /// The first entry that is lost.
+    pub first: Index,
+    /// The entry after the last one that is lost: whose log contains this has what was lost (Log Matching, Raft paper,
+    /// section 5.3).
+    pub next: EntryId,
+}
+
+/// Answer to FetchEntries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchEntriesReply {
+    /// The receiver's term.
+    pub term: Term,
+    /// Echo of the token.
+    pub token: u64,
+    /// What was found.
+    pub result: FetchResult,
+}
+
+/// What a node has of entries that another one has lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FetchResult {
+    /// These, from the first one on, or as many as fit in a message.
+    Entries(Vec<Entry>),
+    /// Its log does not contain the entry after them, or begins later.
+    Absent,
+    /// It has lost some of them itself.
+    Damaged,
+}
+
 /// A follower's request for a read index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadIndex {
@@ -206,9 +246,31 @@ impl Message {
             Message::AppendEntriesReply(reply) => reply.term,
             Message::InstallSnapshot(piece) => piece.term,
             Message::InstallSnapshotReply(reply) => reply.term,
+            Message::FetchEntries(request) => request.term,
+            Message::FetchEntriesReply(reply) => reply.term,
             Message::ReadIndex(request) => request.term,
             Message::ReadIndexReply(reply) => reply.term,
             Message::Forward(forward) => forward.term,
+        }
+    }
+
+    /// The entries in it, which are sent as they are in the log.
+    pub fn entries(&self) -> &[Entry] {
+        match self {
+            Message::AppendEntries(append) => &append.entries,
+            Message::FetchEntriesReply(FetchEntriesReply { result: FetchResult::Entries(entries), .. }) => entries,
+            _ => &[],
+        }
+    }
+
+    /// Where the entries in it are, if it is of a kind that can have some.
+    pub(crate) fn entries_mut(&mut self) -> Option<&mut Vec<Entry>> {
+        match self {
+            Message::AppendEntries(append) => Some(&mut append.entries),
+            Message::FetchEntriesReply(FetchEntriesReply { result: FetchResult::Entries(entries), .. }) => {
+                Some(entries)
+            }
+            _ => None,
         }
     }
 
@@ -224,6 +286,8 @@ impl Message {
             Message::AppendEntriesReply(_) => "AppendEntriesReply",
             Message::InstallSnapshot(_) => "InstallSnapshot",
             Message::InstallSnapshotReply(_) => "InstallSnapshotReply",
+            Message::FetchEntries(_) => "FetchEntries",
+            Message::FetchEntriesReply(_) => "FetchEntriesReply",
             Message::ReadIndex(_) => "ReadIndex",
             Message::ReadIndexReply(_) => "ReadIndexReply",
             Message::Forward(_) => "Forward",

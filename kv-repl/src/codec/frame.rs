@@ -107,9 +107,9 @@ impl Encoder<Frame> for FrameCodec {
         wire.put_bytes(0, PREFIX_BYTES + FIXED_BYTES);
         let tag = message::put_head(&frame, wire);
         let head_end = wire.len();
-        if let Frame::Message(Message::AppendEntries(append)) = &frame {
-            wire.reserve(append.entries.iter().map(|entry| entry.frame().len()).sum());
-            for entry in &append.entries {
+        if let Frame::Message(message) = &frame {
+            wire.reserve(message.entries().iter().map(|entry| entry.frame().len()).sum());
+            for entry in message.entries() {
                 wire.put_slice(entry.frame());
             }
         }
@@ -167,9 +167,11 @@ impl Decoder for FrameCodec {
 
 fn decode_body(tag: u8, head: Bytes, mut rest: Bytes) -> Result<Frame, WireError> {
     let mut frame = message::take_head(tag, head).ok_or(WireError::Malformed { tag })?;
-    if let Frame::Message(Message::AppendEntries(append)) = &mut frame {
+    if let Frame::Message(message) = &mut frame
+        && let Some(entries) = message.entries_mut()
+    {
         while !rest.is_empty() {
-            append.entries.push(Entry::split_from(&mut rest)?);
+            entries.push(Entry::split_from(&mut rest)?);
         }
     }
     if !rest.is_empty() {

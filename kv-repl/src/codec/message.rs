@@ -4,8 +4,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::frame::Frame;
 use crate::message::{
-    AppendEntries, AppendEntriesReply, AppendResult, Forward, InstallSnapshot, InstallSnapshotReply, Message, Proposal,
-    ReadIndex, ReadIndexReply, SnapshotResult, TimeoutNow, VoteReply, VoteRequest,
+    AppendEntries, AppendEntriesReply, AppendResult, FetchEntries, FetchEntriesReply, FetchResult, Forward,
+    InstallSnapshot, InstallSnapshotReply, Message, Proposal, ReadIndex, ReadIndexReply, SnapshotResult, TimeoutNow,
+    VoteReply, VoteRequest,
 };
 use crate::types::{EntryId, Incarnation, Index, Kind, Member, NodeId, Term};
 
@@ -50,9 +51,11 @@ mod tag {
     pub(super) const READ_INDEX_REPLY: u8 = 25;
     pub(super) const FORWARD: u8 = 26;
     pub(super) const TIMEOUT_NOW: u8 = 27;
+    pub(super) const FETCH_ENTRIES: u8 = 28;
+    pub(super) const FETCH_ENTRIES_REPLY: u8 = 29;
 }
 
-/// Writes the head of `frame` and gives its tag. Entries of AppendEntries are not part of the head.
+/// Writes the head of `frame` and gives its tag. Entries are not part of the head.
 pub(super) fn put_head(frame: &Frame, out: &mut BytesMut) -> u8 {
     match frame {
         Frame::Hello(hello) => put_hello(hello, out),
@@ -139,6 +142,8 @@ fn put_message(message: &Message, out: &mut BytesMut) -> u8 {
         Message::AppendEntriesReply(reply) => put_append_reply(reply, out),
         Message::InstallSnapshot(piece) => put_install(piece, out),
         Message::InstallSnapshotReply(reply) => put_install_reply(reply, out),
+        Message::FetchEntries(request) => put_fetch(request, out),
+        Message::FetchEntriesReply(reply) => put_fetch_reply(reply, out),
         Message::ReadIndex(request) => {
             put_term(request.term, out);
             out.put_u64_le(request.token);
@@ -166,6 +171,8 @@ fn take_message(tag: u8, head: &mut Bytes) -> Option<Message> {
         tag::APPEND_ENTRIES_REPLY => Message::AppendEntriesReply(take_append_reply(head)?),
         tag::INSTALL_SNAPSHOT => Message::InstallSnapshot(take_install(head)?),
         tag::INSTALL_SNAPSHOT_REPLY => Message::InstallSnapshotReply(take_install_reply(head)?),
+        tag::FETCH_ENTRIES => Message::FetchEntries(take_fetch(head)?),
+        tag::FETCH_ENTRIES_REPLY => Message::FetchEntriesReply(take_fetch_reply(head)?),
         tag::READ_INDEX => {
             let term = take_term(head)?;
             Message::ReadIndex(ReadIndex { term, token: head.try_get_u64_le().ok()? })
@@ -305,6 +312,46 @@ fn take_install_reply(head: &mut Bytes) -> Option<InstallSnapshotReply> {
         _ => return None,
     };
     Some(InstallSnapshotReply { term, connection, last, result })
+}
+
+fn put_fetch(request: &FetchEntries, out: &mut BytesMut) -> u8 {
+    put_term(request.term, out);
+    out.put_u64_le(request.token);
+    put_index(request.first, out);
+    put_id(request.next, out);
+    tag::FETCH_ENTRIES
+}
+
+fn take_fetch(head: &mut Bytes) -> Option<FetchEntries> {
+    Some(FetchEntries {
+        term: take_term(head)?,
+        token: head.try_get_u64_le().ok()?,
+        first: take_index(head)?,
+        next: take_id(head)?,
+    })
+}
+
+fn put_fetch_reply(reply: &FetchEntriesReply, out: &mut BytesMut) -> u8 {
+    put_term(reply.term, out);
+    out.put_u64_le(reply.token);
+    out.put_u8(match reply.result {
+        FetchResult::Entries(_) => 0,
+        FetchResult::Absent => 1,
+        FetchResult::Damaged => 2,
+    });
+    tag::FETCH_ENTRIES_REPLY
+}
+
+fn take_fetch_reply(head: &mut Bytes) -> Option<FetchEntriesReply> {
+    let term = take_term(head)?;
+    let token = head.try_get_u64_le().ok()?;
+    let result = match head.try_get_u8().ok()? {
+        0 => FetchResult::Entries(Vec::new()),
+        1 => FetchResult::Absent,
+        2 => FetchResult::Damaged,
+        _ => return None,
+    };
+    Some(FetchEntriesReply { term, token, result })
 }
 
 fn put_forward(forward: &Forward, out: &mut BytesMut) -> u8 {

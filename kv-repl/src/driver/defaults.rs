@@ -6,7 +6,7 @@ mod file_log {
 
     use bytes::Bytes;
 
-    use crate::driver::traits::{Log, LogError, LogReader};
+    use crate::driver::traits::{Log, LogDamage, LogError, LogReader};
     use crate::types::{Entry, EntryId, Index};
 
     fn log_error(error: kv_wal::Error) -> LogError {
@@ -37,6 +37,15 @@ mod file_log {
 
         fn state(&self) -> Option<Bytes> {
             kv_wal::Log::state(self)
+        }
+
+        fn damage(&self) -> LogDamage {
+            let ranges = kv_wal::Log::damage(self).iter().map(|range| (range.first, range.last)).collect();
+            LogDamage { ranges, is_state_in_doubt: kv_wal::Log::is_state_in_doubt(self) }
+        }
+
+        fn repair(&mut self, entries: &[Entry]) -> Result<(), LogError> {
+            kv_wal::Log::repair(self, entries).map(|_| ()).map_err(log_error)
         }
 
         fn reader(&self) -> kv_wal::Reader {

@@ -8,7 +8,7 @@ use crate::types::{HardState, Incarnation, Member, NodeId, Term};
 
 /// The protocol version spoken here.
 const VERSION: u16 = 1;
-const BLOB_VERSION: u8 = 2;
+const BLOB_VERSION: u8 = 3;
 
 /// What the log's state blob holds: the node and its hard state, in one sync with the entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(crate) struct NodeState {
     pub(crate) hard_state: HardState,
     /// How often the node has been started, this time included.
     pub(crate) starts: u64,
+    /// The log has lost what nobody else has: this disk counts for nothing any more.
+    pub(crate) is_given_up: bool,
 }
 
 impl NodeState {
@@ -28,18 +30,20 @@ impl NodeState {
         out.put_u8(u8::from(self.hard_state.voted_for.is_some()));
         put_member(self.hard_state.voted_for.unwrap_or(self.me), &mut out);
         out.put_u64_le(self.starts);
+        out.put_u8(u8::from(self.is_given_up));
         out.freeze()
     }
 
     pub(crate) fn decode(mut bytes: &[u8]) -> Option<NodeState> {
-        if bytes.try_get_u8().ok()? != BLOB_VERSION || bytes.len() != 16 + 8 + 1 + 16 + 8 {
+        if bytes.try_get_u8().ok()? != BLOB_VERSION || bytes.len() != 16 + 8 + 1 + 16 + 8 + 1 {
             return None;
         }
         let me = get_member(&mut bytes);
         let term = Term::new(bytes.get_u64_le());
         let voted = bytes.get_u8() == 1;
         let voted_for = Some(get_member(&mut bytes)).filter(|_| voted);
-        Some(NodeState { me, hard_state: HardState { term, voted_for }, starts: bytes.get_u64_le() })
+        let starts = bytes.get_u64_le();
+        Some(NodeState { me, hard_state: HardState { term, voted_for }, starts, is_given_up: bytes.get_u8() == 1 })
     }
 }
 
@@ -227,8 +231,11 @@ mod tests {
     #[test]
     fn node_state_round_trip() {
         for voted_for in [None, Some(member(3))] {
-            let state = NodeState { me: member(1), hard_state: HardState { term: Term::new(5), voted_for }, starts: 6 };
-            assert_eq!(NodeState::decode(&state.encode()), Some(state));
+            let hard_state = HardState { term: Term::new(5), voted_for };
+            for is_given_up in [false, true] {
+                let state = NodeState { me: member(1), hard_state, starts: 6, is_given_up };
+                assert_eq!(NodeState::decode(&state.encode()), Some(state));
+            }
         }
         assert_eq!(NodeState::decode(&[1, 2, 3]), None);
         assert_eq!(NodeState::decode(&[]), None);

@@ -19,7 +19,7 @@ use super::task::Own;
 use super::threads;
 use super::traits::{Log, LogError};
 use crate::raft::Write;
-use crate::types::EntryId;
+use crate::types::{Entry, EntryId, HardState, Index};
 
 /// A full disk is tried again after this.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
@@ -30,6 +30,10 @@ pub(crate) enum LogTask {
     Write(Write),
     /// Entries up to here are covered by checkpoints.
     Truncate(EntryId),
+    /// Put these in the place of lost ones, and report it.
+    Repair(Vec<Entry>),
+    /// Entries from here on are lost for good: remember that this disk counts for nothing any more, and end.
+    GiveUp { first: Index, hard_state: HardState },
 }
 
 /// Starts the thread. It ends when the sender is dropped, or when the log has failed.
@@ -54,7 +58,7 @@ fn run<L: Log>(
     let mut queue = VecDeque::new();
     let mut is_full = false;
     while gather(tasks, &mut queue, is_full) {
-        let (written, stuck) = write(&mut log, node, &mut queue)?;
+        let (written, stuck) = write(&mut log, node, &mut queue, core)?;
         log.sync()?;
         // The core may have ended first; then the next turn is the last.
         if let Some(durable) = written.map(Write::into_durable) {
@@ -99,24 +103,37 @@ fn write<L: Log>(
     log: &mut L,
     node: NodeState,
     queue: &mut VecDeque<LogTask>,
+    core: &UnboundedSender<Own>,
 ) -> Result<(Option<Write>, Option<LogError>), LogError> {
     let mut written = None;
     while let Some(task) = queue.front() {
         let done = match task {
             LogTask::Write(write) => append(log, node, write),
             LogTask::Truncate(upto) => log.truncate_prefix(*upto),
+            LogTask::Repair(entries) => log.repair(entries),
+            LogTask::GiveUp { first, hard_state } => give_up(log, node, *hard_state, *first),
         };
         match done {
-            Ok(()) => {
-                if let Some(LogTask::Write(write)) = queue.pop_front() {
-                    written = Some(write);
-                }
-            }
+            Ok(()) => match queue.pop_front() {
+                Some(LogTask::Write(write)) => written = Some(write),
+                // The core may have ended first.
+                Some(LogTask::Repair(entries)) => drop(core.send(Own::Repaired(entries))),
+                _ => {}
+            },
             Err(error) if error.is_disk_full() => return Ok((written, Some(error))),
             Err(error) => return Err(error),
         }
     }
     Ok((written, None))
+}
+
+fn give_up<L: Log>(log: &mut L, node: NodeState, hard_state: HardState, first: Index) -> Result<(), LogError> {
+    log.append(&[], Some(&NodeState { hard_state, is_given_up: true, ..node }.encode()))?;
+    log.sync()?;
+    Err(LogError::new(format!(
+        "entries from {first} on are lost, and no other node has them any more; started again, this node joins the cluster \
+         with an empty log"
+    )))
 }
 
 fn append<L: Log>(log: &mut L, node: NodeState, write: &Write) -> Result<(), LogError> {

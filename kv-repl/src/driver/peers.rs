@@ -102,7 +102,8 @@ pub(crate) fn dial<T: Transport>(
     address: String,
 ) -> (Link, impl Future<Output = ()> + Send) {
     let (queue, frames) = mpsc::channel(QUEUE_FRAMES);
-    let dialer = Dialer { context, peer, address, frames, connection: 0, greeted: None, complaint: Mutex::new(String::new()) };
+    let dialer =
+        Dialer { context, peer, address, frames, connection: 0, greeted: None, complaint: Mutex::new(String::new()) };
     (Link { peer, queue }, dialer.run())
 }
 

@@ -182,7 +182,14 @@ impl<S: StateMachine> Replicated<S> {
             Some(_) => Configuration::decode(configuration)?,
         };
         let sessions = Sessions::decode(&mut blob)?;
-        blob.is_empty().then_some(Replicated { machine, applied: meta.last, founding, configuration, stamp_ms, sessions })
+        blob.is_empty().then_some(Replicated {
+            machine,
+            applied: meta.last,
+            founding,
+            configuration,
+            stamp_ms,
+            sessions,
+        })
     }
 }
 

@@ -157,7 +157,7 @@ fn node_state<L: Log>(id: NodeId, log: &L) -> Result<NodeState, StartError> {
         return Err(StartError::State("there are entries but no node state"));
     }
     let incarnation = Incarnation::new(draw_number()?);
-    Ok(NodeState { me: Member::new(id, incarnation), hard_state: HardState::default(), starts: 0 })
+    Ok(NodeState { me: Member::new(id, incarnation), hard_state: HardState::default(), starts: 0, is_given_up: false })
 }
 
 /// Brings log and checkpoint together. `c` is the checkpoint's last entry.
@@ -397,6 +397,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             last: reader.last().index,
             applied,
             stamp_ms: stamp_ms.max(last_stamp_ms(&reader)?),
+            lost: Vec::new(),
         };
         let options = crate::raft::Options { seed: draw_number()?, ..self.config.raft.clone() };
         let raft = Raft::new(self.node.me, options, boot, started.elapsed());

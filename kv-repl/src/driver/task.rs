@@ -37,7 +37,7 @@ use crate::message::{Forward, Message};
 use crate::raft::{
     Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress, TransferError,
 };
-use crate::types::{EntryId, Member, NodeId, kind};
+use crate::types::{Entry, EntryId, Index, Member, NodeId, kind};
 
 /// Events taken from one queue in one turn.
 const TURN_EVENTS: usize = 256;
@@ -56,6 +56,8 @@ pub(crate) enum Own {
     DiskFull(bool),
     /// Entries for a peer have been read.
     LogRead(LogRead),
+    /// These are in the place of lost ones now.
+    Repaired(Vec<Entry>),
     /// A piece of a checkpoint was stored, or not.
     Snapshot { from: Member, progress: SnapshotProgress },
     /// A message that another thread has prepared.
@@ -211,6 +213,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Own::Durable(durable) => self.raft.handle_durable(now, durable),
             Own::DiskFull(is_full) => self.raft.handle_disk_full(now, is_full),
             Own::LogRead(read) => self.raft.handle_log_read(now, read),
+            Own::Repaired(entries) => self.handle_repaired(now, &entries),
             Own::Snapshot { from, progress } => {
                 if let SnapshotProgress::Received { last, .. } = &progress {
                     self.unrestored.extend(self.received.try_recv().ok().map(|state| (*last, state)));
@@ -228,6 +231,15 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             // Whoever asked may have gone.
             Own::Transfer { to, reply } => drop(reply.send(self.transfer(now, to))),
             Own::Failed(_) | Own::Stop => unreachable!("handled by the loop"),
+        }
+    }
+
+    fn handle_repaired(&mut self, now: Duration, entries: &[Entry]) {
+        self.raft.handle_repaired(now, entries);
+        let (first, last) = (entries.first().map(Entry::index), entries.last().map(Entry::index));
+        info!(first = ?first.map(Index::get), last = ?last.map(Index::get), "lost entries were repaired from another node");
+        if !self.raft.is_damaged() {
+            info!("the log is whole again");
         }
     }
 
@@ -356,6 +368,10 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 self.tell_applier(ApplyTask::Restore(state));
             }
             Output::ReadLog(request) => self.read_log(request),
+            Output::Repair(entries) => self.tell_log(LogTask::Repair(entries)),
+            Output::LogLost { first } => {
+                self.tell_log(LogTask::GiveUp { first, hard_state: self.raft.hard_state() });
+            }
             Output::SendSnapshot(request) => self.tell_snapshots(SnapshotTask::Send(request)),
             Output::VerifySnapshot { last } => self.tell_snapshots(SnapshotTask::Verify(last)),
             Output::SnapshotPiece { from, piece } => self.tell_snapshots(SnapshotTask::Piece { from, piece }),

@@ -103,8 +103,40 @@ pub trait Log: Send + 'static {
     /// The last state blob.
     fn state(&self) -> Option<Bytes>;
 
+    /// What cannot be read any more of what was durable once. A log that never finds out has none, which is the default.
+    /// While there is any, the log takes states and [`Log::repair`], and no entries.
+    fn damage(&self) -> LogDamage {
+        LogDamage::default()
+    }
+
+    /// Puts true entries in the place of lost ones, and returns when that is durable.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Log::append`]; or the log does not know what damage is.
+    fn repair(&mut self, entries: &[Entry]) -> Result<(), LogError> {
+        let _ = entries;
+        Err(LogError::new("this log cannot be repaired"))
+    }
+
     /// A reader of what has been written.
     fn reader(&self) -> Self::Reader;
+}
+
+/// What a log has lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogDamage {
+    /// Ranges of entries, first and last, in order, apart from each other. Nobody may know the end of the last one.
+    pub ranges: Vec<(Index, Option<Index>)>,
+    /// Whether a newer state blob than [`Log::state`] gives may be lost.
+    pub is_state_in_doubt: bool,
+}
+
+impl LogDamage {
+    /// Whether nothing is lost.
+    pub fn is_none(&self) -> bool {
+        self.ranges.is_empty() && !self.is_state_in_doubt
+    }
 }
 
 /// Reads entries from any thread while the log is written.

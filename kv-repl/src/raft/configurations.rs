@@ -56,6 +56,15 @@ impl Configurations {
         is_cut || self.in_log.len() != count
     }
 
+    /// Entries that were lost are known again.
+    pub(super) fn insert(&mut self, entries: &[Entry]) {
+        for entry in entries.iter().filter(|entry| entry.kind() == kind::CONFIGURATION) {
+            let configuration = Configuration::decode(&entry.payload()).expect("looked at before it was taken");
+            let at = self.in_log.partition_point(|(index, _)| *index < entry.index());
+            self.in_log.insert(at, (entry.index(), configuration));
+        }
+    }
+
     /// The log forgets everything up to and including `base`.
     pub(super) fn truncate_prefix(&mut self, base: Index) {
         let after = self.in_log.partition_point(|(index, _)| *index <= base);

@@ -77,15 +77,13 @@ impl Raft {
         if !is_well_formed(&append) || !self.accept_leader(from, append.term) {
             return;
         }
+        if self.is_damaged() {
+            return self.reply_to_append(from, round, connection, AppendResult::Alive);
+        }
         let prev = append.prev;
         if prev.index > self.committed && !self.log.contains(prev) {
             let hint = self.log.last_within(prev).unwrap_or(EntryId::ZERO);
-            return self.reply_to_append(
-                from,
-                round,
-                connection,
-                AppendResult::Mismatch { refused: prev.index, hint },
-            );
+            return self.reply_to_append(from, round, connection, AppendResult::Mismatch { refused: prev.index, hint });
         }
         let is_empty = append.entries.is_empty();
         let upto = prev.index.plus(append.entries.len() as u64);

@@ -30,6 +30,18 @@ pub struct Boot {
     pub applied: Index,
     /// The greatest stamp on any entry in the state machine or the log.
     pub stamp_ms: u64,
+    /// What can't be read of the log after `applied`, in order. The last entry, and the hard state, are known for certain: a
+    /// node that has lost them begins again with an empty disk and another incarnation.
+    pub lost: Vec<Lost>,
+}
+
+/// A range of lost entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The first one.
+    pub first: Index,
+    /// The entry after the last one, which is there.
+    pub next: EntryId,
 }
 
 /// What a node is at the moment (Raft paper, figure 4).
@@ -61,6 +73,14 @@ pub enum Output {
     Apply(Apply),
     /// Read entries that are not in memory any more.
     ReadLog(ReadLog),
+    /// Put these entries in the place of lost ones, and answer with [`super::Raft::handle_repaired`] when that is durable.
+    Repair(Vec<Entry>),
+    /// Entries from here on are lost, and no longer to be had: this disk is to be replaced. Begin again with an empty one
+    /// and another incarnation.
+    LogLost {
+        /// The first one.
+        first: Index,
+    },
     /// Send a piece of a checkpoint.
     SendSnapshot(SendSnapshot),
     /// A follower could not use the checkpoint that ends with `last`. The damage may be on this side: if so, send it no

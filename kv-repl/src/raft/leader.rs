@@ -119,7 +119,10 @@ impl Leader {
     pub(super) fn deadline(&self, raft: &Raft) -> Duration {
         let transfer = self.transfer.as_ref().map(|transfer| transfer.until);
         let others = self.reads.deadline().into_iter().chain(transfer);
-        others.fold(self.heartbeat_at.min(self.silent_at(raft.configurations.effective(), raft.me, &raft.options)), Duration::min)
+        others.fold(
+            self.heartbeat_at.min(self.silent_at(raft.configurations.effective(), raft.me, &raft.options)),
+            Duration::min,
+        )
     }
 
     /// When a majority will have been silent for too long, if it goes on being so. This node never is, to itself.
@@ -317,9 +320,10 @@ impl Raft {
         }
     }
 
-    /// Entries for a follower have been read from the disk, or are not there any more.
+    /// Entries for another node have been read from the disk, or are not there any more.
     pub fn handle_log_read(&mut self, now: Duration, read: LogRead) {
         self.see(now);
+        self.finish_fetch(read.token, &read.result);
         let send_at = self.now + self.options.heartbeat_interval;
         let State::Leader(leader) = &mut self.state else { return };
         let round = leader.round;

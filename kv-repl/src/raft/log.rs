@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 
+use super::io::Lost;
 use crate::types::{Entry, EntryId, Index, Term};
 
 pub(super) struct Log {
@@ -34,6 +35,34 @@ impl Log {
         let log = Log { base, runs, last, tail: VecDeque::new(), tail_bytes: 0 };
         log.check();
         log
+    }
+
+    /// The log as it was found on the disk, with what could be found of its terms: a range of lost entries is taken to be of
+    /// the term before it until [`Log::fill`] says otherwise. Nobody may ask for what is lost meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// As for [`Log::new`].
+    pub(super) fn with_losses(base: EntryId, mut runs: Vec<EntryId>, last: Index, lost: &[Lost]) -> Log {
+        if let Some(first) = runs.first_mut().filter(|_| !lost.is_empty()) {
+            first.index = base.index.next();
+        }
+        runs.dedup_by_key(|run| run.term);
+        Log::new(base, runs, last)
+    }
+
+    /// The entries from `first` up to `next` were lost and are known again: `runs` are the first ones of each term.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit in between.
+    pub(super) fn fill(&mut self, first: Index, runs: &[EntryId], next: EntryId) {
+        let before = self.runs.iter().filter(|run| run.index < first);
+        let after = self.runs.iter().filter(|run| run.index > next.index);
+        let mut all: Vec<EntryId> = before.chain(runs).chain([&next]).chain(after).copied().collect();
+        all.dedup_by_key(|run| run.term);
+        self.runs = all;
+        self.check();
     }
 
     /// The entry before the first one.

@@ -8,7 +8,7 @@
 //!
 //! One change at a time, and none before the leader has committed an entry of its own term. A new leader goes on with what
 //! it finds in its log. A voter must have learned first: a newcomer without the log would be counted on at once, and hold
-//! up every commit until it has the log (thesis, section 4.2.1). A change after which no majority could be heard is
+//! up every commit until it has the log (thesis, section 4.2.1). A change after which no majority would be there is
 //! refused: the leader would end its own reign with it.
 //!
 //! A node that comes back with an empty disk is another member with a known id. The leader makes it a learner by itself,
@@ -59,8 +59,8 @@ pub enum ChangeError {
         /// The one to become a voter.
         member: Member,
     },
-    /// For the caller: too many of these voters are not heard.
-    #[error("no majority of the new voters is heard by the leader; nothing could be committed")]
+    /// For the caller: too many of these voters do not answer, or are behind.
+    #[error("no majority of the new voters answers and has the log; nothing could be committed")]
     NoMajority,
 }
 
@@ -100,7 +100,7 @@ impl Raft {
         if let Some(member) = newcomers.find(|voter| !has_caught_up(voter)) {
             return Err(ChangeError::NotCaughtUp { member: *member });
         }
-        if !target.is_majority(|voter| voter == self.me || self.is_heard(state, voter)) {
+        if !target.is_majority(|voter| self.is_there(state, voter)) {
             return Err(ChangeError::NoMajority);
         }
         let next = effective.towards(target);
@@ -108,8 +108,10 @@ impl Raft {
         Ok(self.log.last().index)
     }
 
-    fn is_heard(&self, leader: &Leader, member: Member) -> bool {
-        leader.peers.get(&member).is_some_and(|peer| peer.is_heard(self.now, &self.options))
+    /// Whether a voter could help to commit the next entry. One with a damaged log answers, and cannot.
+    fn is_there(&self, leader: &Leader, member: Member) -> bool {
+        let helps = |peer: &Peer| peer.is_heard(self.now, &self.options) && peer.has_caught_up();
+        member == self.me || leader.peers.get(&member).is_some_and(helps)
     }
 
     fn append_configuration(&mut self, configuration: &Configuration) {
@@ -143,7 +145,7 @@ impl Raft {
         let has_caught_up = |member: Member| leader.peers.get(&member).is_some_and(Peer::has_caught_up);
         let target = replacement(effective, self.connections.keys().copied(), has_caught_up)?;
         // As for any change: not if it ends this node's reign.
-        let is_safe = target.is_majority(|voter| voter == self.me || self.is_heard(leader, voter));
+        let is_safe = target.is_majority(|voter| self.is_there(leader, voter));
         is_safe.then(|| effective.towards(&target))
     }
 

@@ -25,6 +25,7 @@
 
 mod candidate;
 mod configurations;
+mod damage;
 mod follower;
 mod io;
 mod leader;
@@ -46,8 +47,8 @@ use std::mem;
 use std::time::Duration;
 
 pub use self::io::{
-    Apply, Boot, Durable, LogRead, LogReadResult, Output, ReadLog, Role, RoleChange, SendSnapshot, SnapshotProgress,
-    Write,
+    Apply, Boot, Durable, LogRead, LogReadResult, Lost, Output, ReadLog, Role, RoleChange, SendSnapshot,
+    SnapshotProgress, Write,
 };
 pub use self::leader::ProposeError;
 pub use self::membership::ChangeError;
@@ -57,6 +58,7 @@ pub use self::transfer::TransferError;
 
 use self::candidate::{Candidate, PreCandidate};
 use self::configurations::Configurations;
+use self::damage::{Damage, Fetching};
 use self::follower::Follower;
 use self::leader::Leader;
 use self::log::Log;
@@ -94,6 +96,10 @@ pub struct Raft {
     stamp_ms: u64,
     is_disk_full: bool,
     last_token: u64,
+    /// What is lost of the log.
+    damage: Option<Damage>,
+    /// What others have lost of theirs, and this node reads from its disk for them.
+    fetching: Vec<Fetching>,
     outputs: VecDeque<Output>,
 }
 
@@ -116,7 +122,8 @@ impl Raft {
         assert!(boot.applied <= boot.last, "a log that ends before the checkpoint is reset first");
         let is_in_log = |(at, _): &(Index, _)| *at > boot.applied && *at <= boot.last;
         assert!(boot.configurations.iter().all(is_in_log), "what the checkpoint covers is in its configuration");
-        let log = Log::new(boot.base, boot.terms, boot.last);
+        let log = Log::with_losses(boot.base, boot.terms, boot.last, &boot.lost);
+        assert!(boot.lost.iter().all(|lost| lost.first > boot.applied), "what the checkpoint covers is not missed");
         // A checkpoint can be ahead of the hard state. In a term that is not in it, this node has not voted.
         let mut hard_state = boot.hard_state;
         if hard_state.term < log.last().term {
@@ -144,6 +151,8 @@ impl Raft {
             stamp_ms: boot.stamp_ms,
             is_disk_full: false,
             last_token,
+            damage: Damage::new(boot.lost, now),
+            fetching: Vec::new(),
             outputs: VecDeque::new(),
         };
         raft.reset_election_timer();
@@ -172,6 +181,8 @@ impl Raft {
             Message::AppendEntriesReply(reply) => self.handle_append_entries_reply(from, reply),
             Message::InstallSnapshot(piece) => self.handle_install_snapshot(from, piece),
             Message::InstallSnapshotReply(reply) => self.handle_install_snapshot_reply(from, reply),
+            Message::FetchEntries(request) => self.handle_fetch_entries(from, request),
+            Message::FetchEntriesReply(reply) => self.handle_fetch_entries_reply(from, reply),
             Message::ReadIndex(request) => self.handle_read_index(from, request),
             Message::ReadIndexReply(reply) => self.handle_read_index_reply(from, reply),
             // Proposals need a time stamp, and the driver has the clock: it proposes them.
@@ -265,7 +276,10 @@ impl Raft {
     pub fn poll_timeout(&self) -> Option<Duration> {
         match &self.state {
             State::Leader(leader) => Some(leader.deadline(self)),
-            State::Follower(follower) => self.election_deadline().into_iter().chain(follower.reads.deadline()).min(),
+            State::Follower(follower) => {
+                let repair = self.damage.as_ref().and_then(Damage::deadline);
+                self.election_deadline().into_iter().chain(follower.reads.deadline()).chain(repair).min()
+            }
             State::PreCandidate(_) | State::Candidate(_) => self.election_deadline(),
         }
     }
@@ -277,6 +291,7 @@ impl Raft {
     /// Decides what to write, send and apply, now that all inputs are in.
     fn flush(&mut self) {
         self.advance_membership();
+        self.advance_repair();
         if let Some(write) = self.writes.take(self.now) {
             self.outputs.push_back(Output::Write(write));
         }
@@ -377,10 +392,10 @@ impl Raft {
 
     /// A node that does not vote follows, and that is all. But one that is being removed stands for election until it knows
     /// that its removal is committed, since perhaps nobody else has the entry; its own vote does not count then (thesis,
-    /// section 4.2.2). One whose disk hangs had better not lead.
+    /// section 4.2.2). One whose disk hangs, or has lost entries, had better not lead.
     fn may_campaign(&self) -> bool {
         let may_vote = self.configurations.possible(self.committed).any(|one| one.is_voter(self.me));
-        may_vote && !self.is_stalled()
+        may_vote && !self.is_stalled() && !self.is_damaged()
     }
 
     /// Whether the disk has had a write for too long.

@@ -25,7 +25,11 @@ impl Raft {
         if piece.last.term > piece.term || !self.accept_leader(from, piece.term) {
             return;
         }
+        // What the log has lost is repaired first: until then nobody knows how it fits the checkpoint.
         let State::Follower(follower) = &mut self.state else { return };
+        if self.damage.is_some() {
+            return;
+        }
         if piece.last.index <= self.committed {
             follower.installed_due = Some((piece.last, piece.connection));
             self.release();
@@ -40,6 +44,7 @@ impl Raft {
         self.see(now);
         // A checkpoint that was complete only after this node has stopped following is not needed: the log goes on.
         let State::Follower(follower) = &self.state else { return };
+        assert!(self.damage.is_none(), "no checkpoint is asked for while entries are lost");
         let connection = Some(follower.snapshot_connection).filter(|_| follower.leader == Some(from));
         match progress {
             SnapshotProgress::Received { last, stamp_ms, configuration } => {

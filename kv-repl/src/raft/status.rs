@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::progress::Progress;
 use super::{Raft, Role, State};
-use crate::types::{Configuration, EntryId, Index, Member, NodeId, Term};
+use crate::types::{Configuration, EntryId, HardState, Index, Member, NodeId, Term};
 
 /// Where a node stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,11 @@ impl Raft {
     /// The latest term this node knows of.
     pub fn term(&self) -> Term {
         self.hard_state.term
+    }
+
+    /// Term and vote, durable or not.
+    pub fn hard_state(&self) -> HardState {
+        self.hard_state
     }
 
     /// Who leads in this term, if known; may be this node.

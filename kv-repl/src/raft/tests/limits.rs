@@ -24,6 +24,7 @@ fn core(count: usize, options: Options) -> Raft {
         last: Index::ZERO,
         applied: Index::ZERO,
         stamp_ms: 5000,
+        lost: Vec::new(),
     };
     Raft::new(member(0), options, boot, Duration::ZERO)
 }
@@ -155,6 +156,7 @@ fn a_checkpoint_that_a_follower_refuses_is_doubted() {
         last: Index::new(5),
         applied: Index::new(5),
         stamp_ms: 0,
+        lost: Vec::new(),
     };
     let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
     raft.handle_connected(LATER, member(1), 1);

@@ -22,6 +22,7 @@ pub(super) fn follower(last: u64) -> Raft {
         last: index(last),
         applied: Index::ZERO,
         stamp_ms: 0,
+        lost: Vec::new(),
     };
     Raft::new(member(0), Options::default(), boot, Duration::ZERO)
 }

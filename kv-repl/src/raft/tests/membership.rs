@@ -30,9 +30,9 @@ fn configuring(prev: u64, configuration: &Configuration) -> Message {
 /// Waits until the leader's configuration is this one, and committed.
 fn complete(sim: &mut Sim, target: &Configuration) {
     sim.run_until("the change is complete", SECOND * 20, |sim| {
-        sim.leader().and_then(|leader| sim.nodes[leader].raft.as_ref()).is_some_and(|raft| {
-            raft.configuration() == target && raft.is_configuration_committed()
-        })
+        sim.leader()
+            .and_then(|leader| sim.nodes[leader].raft.as_ref())
+            .is_some_and(|raft| raft.configuration() == target && raft.is_configuration_committed())
     });
 }
 
@@ -356,7 +356,9 @@ fn with_a_majority_wiped_nobody_leads() {
     let leader = sim.elect();
     assert!(sim.propose(leader, "lost but for one disk"));
     sim.run_until("it is committed", SECOND * 5, |sim| sim.committed.len() == 2);
-    (0..2).for_each(|nth| drop(wiped(&mut sim, (leader + nth) % 3)));
+    for nth in 0..2 {
+        wiped(&mut sim, (leader + nth) % 3);
+    }
     let until = sim.now + SECOND * 60;
     sim.run_until("time passes", SECOND * 90, |sim| sim.now > until);
     assert_eq!(sim.leader(), None);

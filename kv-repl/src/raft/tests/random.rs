@@ -15,6 +15,9 @@ struct Counts {
     joint: usize,
     /// Members that lost their disks.
     wiped: usize,
+    /// Lost entries repaired, and disks given up instead.
+    repaired: u64,
+    given_up: u64,
 }
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -32,6 +35,8 @@ fn run(seed: u64) -> Counts {
     counts.committed = sim.committed.len();
     counts.reads = sim.reads_answered;
     counts.transfers = sim.transfers;
+    counts.given_up = sim.given_up;
+    counts.repaired = sim.repaired;
     counts.joint = sim.configurations().filter(Configuration::is_joint).count();
     sim.faults = false;
     sim.heal_all();
@@ -76,6 +81,12 @@ fn disturb(sim: &mut Sim, number: u64, counts: &mut Counts) {
             counts.wiped += usize::from(sim.in_log_of(leader).is_member(sim.nodes[node].me));
             sim.wipe(node);
         }
+        151..=153 if may_lose_a_disk(sim) => {
+            let (base, last) = sim.log_of(node);
+            let count = 1 + sim.draw(8);
+            let first = base.get() + 1 + sim.draw(last.since(base) + 1);
+            sim.lose(node, first..first + count);
+        }
         125..=150 if count != 3 => change(sim, leader, node, other),
         _ => {}
     }
@@ -87,7 +98,7 @@ fn may_lose_a_disk(sim: &Sim) -> bool {
     let is_there = |member: Member| sim.nodes.iter().any(|node| node.me == member);
     let in_force = (0..sim.nodes.len()).map(|node| sim.in_log_of(node));
     let can_spare = |one: Configuration| !one.is_joint() && one.voters().len() > 2 && one.members().all(is_there);
-    in_force.chain([committed]).all(can_spare)
+    in_force.chain([committed]).all(can_spare) && (0..sim.nodes.len()).all(|node| !sim.has_lost(node))
 }
 
 /// Some change: a node comes in or goes, is promoted or demoted, or takes another's place.
@@ -118,7 +129,8 @@ fn recover(sim: &mut Sim) {
         }
     }
     sim.run_until("the configuration names who is there, and is committed", BOUND, |sim| settled(sim).is_some());
-    let members: Vec<usize> = settled(sim).expect("just waited for it").members().map(super::sim::position_of).collect();
+    let members: Vec<usize> =
+        settled(sim).expect("just waited for it").members().map(super::sim::position_of).collect();
     let has_all = |sim: &Sim, node: usize| sim.nodes[node].applied.len() == sim.committed.len();
     sim.run_until("all members apply everything", BOUND, |sim| members.iter().all(|node| has_all(sim, *node)));
     let answered = sim.reads_answered + members.len() as u64;
@@ -131,7 +143,8 @@ fn settled(sim: &Sim) -> Option<Configuration> {
     let raft = sim.leader().and_then(|leader| sim.nodes[leader].raft.as_ref())?;
     let configuration = raft.configuration();
     let is_there = |member: Member| sim.nodes.iter().any(|node| node.me == member);
-    let is_done = raft.is_configuration_committed() && !configuration.is_joint() && configuration.members().all(is_there);
+    let is_done =
+        raft.is_configuration_committed() && !configuration.is_joint() && configuration.members().all(is_there);
     is_done.then(|| configuration.clone())
 }
 
@@ -152,13 +165,22 @@ fn safe_under_faults_and_live_after_them() {
         all.transfers += counts.transfers;
         all.joint += counts.joint;
         all.wiped += counts.wiped;
+        all.repaired += counts.repaired;
+        all.given_up += counts.given_up;
     }
     println!("{} seeds: {all:?}", seeds.len());
     if seeds.len() == 1 {
         return;
     }
     let count = seeds.len();
-    let happened = [all.committed / 20, all.reads as usize / 20, all.transfers as usize, all.joint, all.wiped];
+    let happened = [
+        all.committed / 20,
+        all.reads as usize / 20,
+        all.transfers as usize,
+        all.joint,
+        all.wiped,
+        all.repaired as usize,
+    ];
     assert!(happened.iter().all(|one| *one > count / 2), "too little has happened under faults: {all:?}");
 }
 

@@ -121,7 +121,8 @@ fn what_another_incarnation_of_a_member_answers_does_not_count() {
     let mut raft = elected();
     outputs(&mut raft, SECOND * 3);
     raft.handle_connected(SECOND * 3, wiped, 1);
-    let reply = AppendEntriesReply { term: raft.term(), round: 1, connection: 1, result: AppendResult::Durable(index(6)) };
+    let reply =
+        AppendEntriesReply { term: raft.term(), round: 1, connection: 1, result: AppendResult::Durable(index(6)) };
     raft.handle_message(SECOND * 3, wiped, Message::AppendEntriesReply(reply));
     assert_eq!(raft.committed(), Index::ZERO);
 
@@ -321,7 +322,7 @@ fn section_7_an_unreadable_entry_is_passed_by_a_checkpoint() {
         }
     }
     sim.run_until("all is applied", SECOND * 5, |sim| sim.nodes[leader].applied.len() > 50);
-    sim.nodes[leader].unreadable = Some(index(20));
+    sim.spoil(leader, 20);
     sim.start(away);
     sim.run_until("it is stuck before the entry", SECOND * 10, |sim| sim.nodes[away].applied.len() == 19);
     let until = sim.now + SECOND * 2;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::message::{InstallSnapshot, Message, Proposal};
 use crate::raft::{
-    Apply, Boot, LogRead, LogReadResult, Options, Output, Raft, Role, SendSnapshot, SnapshotProgress, Write,
+    Apply, Boot, LogRead, LogReadResult, Lost, Options, Output, Raft, Role, SendSnapshot, SnapshotProgress, Write,
 };
 use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Index, Member, NodeId, Term, kind};
 
@@ -20,6 +20,8 @@ struct Disk {
     entries: Vec<Entry>,
     hard_state: HardState,
     checkpoint: EntryId,
+    /// Entries that cannot be read any more. They are kept above, for comparison with what takes their place.
+    lost: BTreeSet<Index>,
 }
 
 pub(super) struct Node {
@@ -30,8 +32,10 @@ pub(super) struct Node {
     queue: VecDeque<Write>,
     /// Its disk takes writes, and no sync returns.
     pub(super) hangs: bool,
-    /// An entry on the disk that cannot be read any more.
-    pub(super) unreadable: Option<Index>,
+    /// What is to be put in the place of lost entries with the next sync.
+    repair: Vec<Entry>,
+    /// The core has said that this disk is to be replaced.
+    is_hopeless: bool,
     pub(super) applied: Vec<Entry>,
 }
 
@@ -65,6 +69,10 @@ pub(super) struct Sim {
     pub(super) reads_answered: u64,
     /// How often a node was told to lead.
     pub(super) transfers: u64,
+    /// How many lost entries have been repaired.
+    pub(super) repaired: u64,
+    /// How many disks were replaced because nobody had what they had lost.
+    pub(super) given_up: u64,
 }
 
 pub(super) fn member(node: usize) -> Member {
@@ -87,6 +95,7 @@ impl Disk {
     fn write(&mut self, write: &Write) {
         if let Some(base) = write.reset {
             (self.base, self.entries) = (base, Vec::new());
+            self.lost.clear();
         }
         if let Some(first) = write.entries.first() {
             assert!(first.index() <= self.last().next(), "writes leave no gap");
@@ -110,9 +119,22 @@ impl Disk {
         skip.and_then(|skip| self.entries.get(skip as usize)) == Some(entry)
     }
 
+    fn lost_after(&self, applied: Index) -> Vec<Lost> {
+        let mut ranges: Vec<Lost> = Vec::new();
+        for index in self.lost.iter().filter(|index| **index > applied) {
+            let next = self.entries[index.since(self.base.index) as usize].id();
+            match ranges.last_mut().filter(|range| range.next.index == *index) {
+                Some(range) => range.next = next,
+                None => ranges.push(Lost { first: *index, next }),
+            }
+        }
+        ranges
+    }
+
     fn boot(&self, configuration: Configuration) -> Boot {
         let mut terms: Vec<EntryId> = Vec::new();
-        for entry in &self.entries {
+        let is_there = |index: &Index| !self.lost.contains(index);
+        for entry in self.entries.iter().filter(|entry| is_there(&entry.index())) {
             if terms.last().is_none_or(|run| run.term != entry.term()) {
                 terms.push(entry.id());
             }
@@ -122,12 +144,13 @@ impl Disk {
         Boot {
             hard_state: self.hard_state,
             configuration,
-            configurations: configurations(&self.entries).filter(|(at, _)| *at > applied).collect(),
+            configurations: configurations(&self.entries).filter(|(at, _)| *at > applied && is_there(at)).collect(),
             base: self.base,
             terms,
             last: self.last(),
             applied,
             stamp_ms,
+            lost: self.lost_after(applied),
         }
     }
 }
@@ -146,7 +169,8 @@ impl Sim {
             disk: Disk::default(),
             queue: VecDeque::new(),
             hangs: false,
-            unreadable: None,
+            repair: Vec::new(),
+            is_hopeless: false,
             applied: Vec::new(),
         };
         let mut sim = Sim {
@@ -166,6 +190,8 @@ impl Sim {
             next_token: 0,
             reads_answered: 0,
             transfers: 0,
+            repaired: 0,
+            given_up: 0,
         };
         (0..count + spares).for_each(|node| sim.start(node));
         sim
@@ -194,7 +220,10 @@ impl Sim {
         if disk.checkpoint.index > disk.last() || (disk.base.index < disk.checkpoint.index && !holds_id(disk)) {
             // As the driver does: the log restarts after the checkpoint.
             (disk.base, disk.entries) = (disk.checkpoint, Vec::new());
+            disk.lost.clear();
         }
+        let covered = disk.checkpoint.index;
+        disk.lost.retain(|index| *index > covered);
         let applied = disk.checkpoint.index;
         let configuration = self.configuration_at(applied);
         let boot = self.nodes[node].disk.boot(configuration);
@@ -214,6 +243,7 @@ impl Sim {
         let victim = &mut self.nodes[node];
         let me = victim.me;
         victim.raft = None;
+        victim.repair.clear();
         for write in victim.queue.drain(..).take(survive) {
             victim.disk.write(&write);
         }
@@ -290,6 +320,33 @@ impl Sim {
         self.reads.len()
     }
 
+    /// Entries on a disk that cannot be read any more, with which the node finds itself when it starts.
+    pub(super) fn lose(&mut self, node: usize, entries: impl IntoIterator<Item = u64>) {
+        if self.nodes[node].raft.is_some() {
+            self.crash(node);
+        }
+        let disk = &mut self.nodes[node].disk;
+        let (base, last) = (disk.base.index, disk.last());
+        // The last one, like the hard state, is known, or the disk counts as a new one.
+        disk.lost.extend(entries.into_iter().map(Index::new).filter(|index| *index > base && *index < last));
+    }
+
+    /// An entry on a disk that cannot be read any more, while the node runs.
+    pub(super) fn spoil(&mut self, node: usize, entry: u64) {
+        self.nodes[node].disk.lost.insert(Index::new(entry));
+    }
+
+    /// The log of a node on its disk, from the entry after the first to the last.
+    pub(super) fn log_of(&self, node: usize) -> (Index, Index) {
+        let disk = &self.nodes[node].disk;
+        (disk.base.index, disk.last())
+    }
+
+    /// Whether the disk of a node has lost entries.
+    pub(super) fn has_lost(&self, node: usize) -> bool {
+        !self.nodes[node].disk.lost.is_empty()
+    }
+
     /// Another disk, with nothing on it.
     pub(super) fn wipe(&mut self, node: usize) {
         if self.nodes[node].raft.is_some() {
@@ -333,6 +390,7 @@ impl Sim {
             let count = last.index.since(victim.disk.base.index) as usize;
             victim.disk.entries.drain(..count);
             victim.disk.base = last;
+            victim.disk.lost.retain(|index| *index > last.index);
         }
     }
 
@@ -400,14 +458,28 @@ impl Sim {
                 raft.handle_timeout(now);
                 self.drain(node);
             }
-            self.check_configuration(node);
+            self.check_log(node);
+            if std::mem::take(&mut self.nodes[node].is_hopeless) {
+                self.given_up += 1;
+                self.wipe(node);
+                self.start(node);
+            }
         }
     }
 
     /// One sync: covers everything that has been written.
     fn sync(&mut self, node: usize) {
         let now = self.now;
-        let Node { raft: Some(raft), disk, queue, hangs: false, .. } = &mut self.nodes[node] else { return };
+        let Node { raft: Some(raft), disk, queue, repair, hangs: false, .. } = &mut self.nodes[node] else { return };
+        for entry in repair.iter() {
+            let at = entry.index().since(disk.base.index.next()) as usize;
+            assert_eq!(&disk.entries[at], entry, "what takes the place of a lost entry is that entry");
+            assert!(disk.lost.remove(&entry.index()), "only what is lost is repaired");
+            self.repaired += 1;
+        }
+        if !repair.is_empty() {
+            raft.handle_repaired(now, &std::mem::take(repair));
+        }
         let mut done = None;
         for write in queue.drain(..) {
             disk.write(&write);
@@ -436,6 +508,7 @@ impl Sim {
                 let disk = &self.nodes[node].disk;
                 let skip = first.since(disk.base.index.next()) as usize;
                 let stored = disk.entries[skip..=last.since(disk.base.index.next()) as usize].to_vec();
+                assert!(disk.lost.range(first..=last).next().is_none(), "what is lost is not applied");
                 stored.into_iter().for_each(|entry| self.apply(node, entry));
             }
             Output::ReadLog(request) => {
@@ -443,14 +516,15 @@ impl Sim {
                 let found = request.from.get().checked_sub(disk.base.index.get() + 1);
                 let entries: Vec<Entry> =
                     found.map_or(Vec::new(), |skip| disk.entries.iter().skip(skip as usize).take(4).cloned().collect());
-                let unreadable = self.nodes[node].unreadable;
-                let readable = |entry: &&Entry| Some(entry.index()) != unreadable;
+                let readable = |entry: &&Entry| !disk.lost.contains(&entry.index());
                 let entries: Vec<Entry> = entries.iter().take_while(readable).cloned().collect();
                 let gone = entries.is_empty();
                 let result = if gone { LogReadResult::Gone } else { LogReadResult::Entries(entries) };
                 let now = self.now;
                 self.raft(node).handle_log_read(now, LogRead { peer: request.peer, token: request.token, result });
             }
+            Output::Repair(entries) => self.nodes[node].repair = entries,
+            Output::LogLost { .. } => self.nodes[node].is_hopeless = true,
             Output::SendSnapshot(request) => self.send_snapshot(node, request),
             Output::VerifySnapshot { .. } => {}
             Output::SnapshotPiece { from, piece } => self.take_piece(node, from, &piece),
@@ -495,11 +569,22 @@ impl Sim {
         leading.map(|(_, raft)| raft.configuration().clone()).chain([self.configuration_at(index)]).collect()
     }
 
-    /// The configuration in force is the one that follows from snapshot and log, whatever has been cut off.
-    fn check_configuration(&self, node: usize) {
-        let Some(raft) = &self.nodes[node].raft else { return };
+    /// The configuration in force is the one that follows from snapshot and log, whatever has been cut off; and the core
+    /// knows the log that is on the disk.
+    fn check_log(&self, node: usize) {
+        let Some(raft) = self.nodes[node].raft.as_ref().filter(|raft| !raft.is_damaged()) else { return };
         let expected = self.in_log_of(node);
         assert_eq!(raft.configuration(), &expected, "node {node}: thesis 4.1, the newest one in the log is in force");
+        let Node { disk, queue, .. } = &self.nodes[node];
+        // One entry at each step, another each time.
+        let entries = if queue.is_empty() { &disk.entries[..] } else { &[] };
+        if let Some(entry) = entries.get(self.now.as_millis() as usize / 5 % entries.len().max(1)) {
+            assert!(
+                raft.log.contains(entry.id()),
+                "node {node}: {} is on the disk, and the core says otherwise",
+                entry.id()
+            );
+        }
     }
 
     /// The newest configuration in a node's log, be it durable or not.
@@ -580,7 +665,11 @@ impl Sim {
                     disks.filter(|(_, disk)| disk.holds(&entry)).map(|(member, _)| member).collect();
                 let by = self.may_have_committed(node, entry.index());
                 let is_held = by.iter().any(|by| by.is_majority(|voter| holders.contains(&voter)));
-                assert!(is_held, "{entry:?} is committed at node {node}, and durable on {holders:?} only\n{}", self.describe());
+                assert!(
+                    is_held,
+                    "{entry:?} is committed at node {node}, and durable on {holders:?} only\n{}",
+                    self.describe()
+                );
             }
         }
         self.nodes[node].applied.push(entry);

@@ -1,0 +1,220 @@
+//! Logs that have lost entries.
+
+use super::id;
+use super::lone::{SECOND, append, granted, outputs, results, vote};
+use super::sim::{Sim, member};
+use crate::message::{AppendResult, FetchEntries, FetchEntriesReply, FetchResult, Message};
+use crate::raft::tests::{entries, index};
+use crate::raft::{Boot, Lost, Options, Output, Raft, Role};
+use crate::types::{Configuration, Entry, EntryId, HardState, Index, Term};
+
+use std::time::Duration;
+
+/// A core of three with the entries 1 to 9 of term 1, of which 4 to 6 are lost.
+fn damaged() -> Raft {
+    let boot = Boot {
+        hard_state: HardState { term: Term::new(1), voted_for: None },
+        configuration: Configuration::new((0..3).map(member).collect()),
+        configurations: Vec::new(),
+        base: EntryId::ZERO,
+        terms: vec![id(1, 1)],
+        last: index(9),
+        applied: Index::ZERO,
+        stamp_ms: 0,
+        lost: vec![Lost { first: index(4), next: id(1, 7) }],
+    };
+    let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
+    (1..3).for_each(|peer| raft.handle_connected(SECOND, member(peer), peer as u64));
+    raft
+}
+
+fn question(messages: &[Message]) -> Option<FetchEntries> {
+    messages.iter().find_map(|message| match message {
+        Message::FetchEntries(question) => Some(*question),
+        _ => None,
+    })
+}
+
+fn answer(raft: &mut Raft, from: usize, token: u64, result: FetchResult) -> Vec<Entry> {
+    let reply = FetchEntriesReply { term: raft.term(), token, result };
+    raft.handle_message(SECOND, member(from), Message::FetchEntriesReply(reply));
+    let mut repairs = std::iter::from_fn(|| raft.poll_output()).filter_map(|output| match output {
+        Output::Repair(entries) => Some(entries),
+        _ => None,
+    });
+    repairs.next().unwrap_or_default()
+}
+
+#[test]
+fn a_damaged_log_votes_by_the_ordinary_rule() {
+    for (last, expected) in [(id(1, 8), false), (id(1, 9), true), (id(2, 1), true)] {
+        let mut raft = damaged();
+        raft.handle_message(SECOND, member(1), vote(3, last));
+        let (before, after) = outputs(&mut raft, SECOND);
+        assert_eq!([granted(&before), granted(&after)].concat(), [expected], "{last}");
+    }
+}
+
+#[test]
+fn a_damaged_log_acknowledges_nothing_and_does_not_stand_for_election() {
+    let mut raft = damaged();
+    raft.handle_message(SECOND, member(1), append(1, id(1, 9), 9, 10..=12));
+    let (before, after) = outputs(&mut raft, SECOND);
+    assert_eq!((results(&before), results(&after)), (vec![AppendResult::Alive], vec![]));
+    assert_eq!((raft.last(), raft.committed()), (id(1, 9), Index::ZERO), "nor is anything taken or applied");
+    raft.handle_timeout(SECOND * 60);
+    outputs(&mut raft, SECOND * 60);
+    assert_eq!(raft.role(), Role::Follower);
+}
+
+#[test]
+fn what_is_lost_is_asked_for_until_somebody_has_it_and_taken_only_if_it_can_be_it() {
+    let mut raft = damaged();
+    let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
+    assert_eq!((asked.first, asked.next), (index(4), id(1, 7)));
+    let wrong = [entries(1, 5..=6), entries(1, 4..=7), entries(2, 4..=6), Vec::new()];
+    let mut now = SECOND;
+    for entries in wrong {
+        now += SECOND * 2;
+        raft.handle_timeout(now);
+        let token = question(&outputs(&mut raft, now).0).expect("it asks again").token;
+        (1..3).for_each(|from| {
+            assert!(answer(&mut raft, from, token, FetchResult::Entries(entries.clone())).is_empty(), "{entries:?}");
+        });
+    }
+    now += SECOND * 2;
+    raft.handle_timeout(now);
+    let token = question(&outputs(&mut raft, now).0).expect("it asks again").token;
+    assert!(answer(&mut raft, 1, token - 1, FetchResult::Entries(entries(1, 4..=6))).is_empty(), "an old answer");
+    let repairs = (1..3).map(|from| answer(&mut raft, from, token, FetchResult::Entries(entries(1, 4..=5))));
+    let repair: Vec<Entry> = repairs.flatten().collect();
+    assert_eq!(repair, entries(1, 4..=5), "a part is taken too, once");
+    raft.handle_repaired(now, &repair);
+    let asked = question(&outputs(&mut raft, now).0).expect("it asks for the rest");
+    assert_eq!(asked.first, index(6));
+    assert!(raft.is_damaged());
+    let repairs = (1..3).map(|from| answer(&mut raft, from, asked.token, FetchResult::Entries(entries(1, 6..=6))));
+    let repair: Vec<Entry> = repairs.flatten().collect();
+    raft.handle_repaired(now, &repair);
+    assert!(!raft.is_damaged());
+    raft.handle_message(now, member(1), append(1, id(1, 9), 0, 10..=12));
+    assert_eq!(results(&outputs(&mut raft, now).1), [AppendResult::Durable(index(12))]);
+}
+
+/// Only the leader knows for certain that what is lost need not be kept.
+#[test]
+fn a_disk_is_given_up_only_on_the_word_of_the_leader() {
+    let mut raft = damaged();
+    let mut now = SECOND;
+    let is_given_up = |raft: &mut Raft, from: usize, now: Duration| {
+        raft.handle_timeout(now);
+        let Some(asked) = question(&outputs(raft, now).0) else { return false };
+        let reply = FetchEntriesReply { term: raft.term(), token: asked.token, result: FetchResult::Absent };
+        raft.handle_message(now, member(from), Message::FetchEntriesReply(reply));
+        std::iter::from_fn(|| raft.poll_output()).any(|output| matches!(output, Output::LogLost { .. }))
+    };
+    for _ in 0..8 {
+        now += SECOND * 2;
+        assert!(!is_given_up(&mut raft, 1, now) && !is_given_up(&mut raft, 2, now), "nobody leads");
+    }
+    raft.handle_message(now, member(2), append(2, id(1, 9), 0, 10..=9));
+    let mut told = [false, false];
+    for _ in 0..8 {
+        now += SECOND * 2;
+        told[0] |= is_given_up(&mut raft, 1, now);
+        now += SECOND * 2;
+        told[1] |= is_given_up(&mut raft, 2, now);
+    }
+    assert_eq!(told, [false, true]);
+}
+
+/// Every node has lost something else. Nobody can stand for election, and all can help each other.
+#[test]
+fn a_cluster_heals_in_which_every_log_is_damaged() {
+    let mut sim = Sim::new(3, 40);
+    let leader = sim.elect();
+    for number in 0..60 {
+        assert!(sim.propose(leader, &format!("command {number}")));
+        sim.step();
+    }
+    sim.run_until("all is applied", SECOND * 5, |sim| sim.nodes.iter().all(|node| node.applied.len() == 61));
+    sim.lose(0, 5..10);
+    sim.lose(1, [3, 12, 40]);
+    sim.lose(2, 20..35);
+    (0..3).for_each(|node| sim.start(node));
+    assert!((0..3).all(|node| sim.raft(node).is_damaged()));
+    sim.run_until("all are whole", SECOND * 30, |sim| (0..3).all(|node| !sim.has_lost(node)));
+    assert_eq!((sim.repaired, sim.given_up), (5 + 3 + 15, 0));
+    let leader = sim.elect();
+    assert!(sim.propose(leader, "goes on"));
+    sim.run_until("all converge", SECOND * 10, |sim| sim.nodes.iter().all(|node| node.applied.len() == 63));
+}
+
+/// NATS (Jepsen, 2025): a damaged log must not lead the others into forgetting what was acknowledged. Here the only whole
+/// copy is on a node that is away: the two damaged ones wait for it, rather than go on without.
+#[test]
+fn what_only_an_absent_node_has_is_waited_for() {
+    let mut sim = Sim::new(3, 41);
+    let leader = sim.elect();
+    for number in 0..20 {
+        assert!(sim.propose(leader, &format!("command {number}")));
+        sim.step();
+    }
+    sim.run_until("all is applied", SECOND * 5, |sim| sim.nodes.iter().all(|node| node.applied.len() == 21));
+    sim.crash(0);
+    sim.lose(1, [10]);
+    sim.lose(2, [10]);
+    (1..3).for_each(|node| sim.start(node));
+    let until = sim.now + SECOND * 60;
+    sim.run_until("time passes", SECOND * 90, |sim| sim.now > until);
+    assert_eq!((sim.leader(), sim.given_up), (None, 0));
+    sim.start(0);
+    sim.run_until("all are whole", SECOND * 30, |sim| (0..3).all(|node| !sim.has_lost(node)));
+    sim.run_until("all converge", SECOND * 30, |sim| sim.nodes.iter().all(|node| node.applied.len() == 22));
+}
+
+/// What is lost is covered by the leader's checkpoint, and in nobody's log any more.
+#[test]
+fn a_log_that_nobody_can_repair_is_replaced() {
+    let mut sim = Sim::new(3, 42);
+    let leader = sim.elect();
+    for number in 0..60 {
+        assert!(sim.propose(leader, &format!("command {number}")));
+        sim.step();
+    }
+    sim.run_until("all is applied", SECOND * 5, |sim| sim.nodes.iter().all(|node| node.applied.len() == 61));
+    let away = (leader + 1) % 3;
+    sim.lose(away, 10..30);
+    (0..3).filter(|node| *node != away).for_each(|node| sim.checkpoint(node));
+    sim.start(away);
+    sim.run_until("it begins again", SECOND * 30, |sim| sim.given_up == 1);
+    let all = sim.committed.len();
+    sim.run_until("and converges", SECOND * 30, |sim| sim.nodes[away].applied.len() >= all);
+}
+
+/// The repair of a range that spans terms and a change of membership gives back both.
+#[test]
+fn terms_and_configurations_are_known_again_after_a_repair() {
+    let mut sim = Sim::with_spares(3, 1, 43);
+    let first = sim.elect();
+    sim.run_until("its term begins", SECOND * 5, |sim| !sim.committed.is_empty());
+    let target = Configuration::new((0..3).map(member).collect()).with_learner(member(3));
+    assert!(sim.change(first, &target));
+    sim.crash(first);
+    let second = sim.elect();
+    sim.start(first);
+    for number in 0..20 {
+        assert!(sim.propose(second, &format!("command {number}")));
+        sim.step();
+    }
+    sim.run_until("all is applied", SECOND * 5, |sim| (0..3).all(|node| sim.nodes[node].applied.len() > 20));
+    sim.lose(first, 1..15);
+    sim.start(first);
+    sim.run_until("it is whole", SECOND * 30, |sim| !sim.has_lost(first));
+    // The simulation compares the configuration in force with that of snapshot and log at each step.
+    let until = sim.now + SECOND;
+    sim.run_until("time passes", SECOND * 2, |sim| sim.now > until);
+    sim.raft(first).invariants();
+    sim.crash(second);
+    sim.run_until("either leads", SECOND * 20, |sim| sim.leader().is_some_and(|leader| leader != second));
+}
