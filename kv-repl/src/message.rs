@@ -48,6 +48,9 @@ pub struct VoteRequest {
     pub term: Term,
     /// The candidate's last entry.
     pub last: EntryId,
+    /// The leader has told the candidate to stand: whoever still hears the leader may vote all the same (thesis, section
+    /// 4.2.3).
+    pub is_ordered: bool,
 }
 
 /// Answer to a vote or pre-vote.

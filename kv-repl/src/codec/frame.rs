@@ -201,7 +201,7 @@ mod tests {
 
     fn samples() -> Vec<Frame> {
         let id = EntryId::new(Term::new(3), Index::new(9));
-        let vote = VoteRequest { term: Term::new(4), last: id };
+        let vote = VoteRequest { term: Term::new(4), last: id, is_ordered: true };
         let reply = VoteReply { term: Term::new(4), granted: true };
         let append = AppendEntries {
             term: Term::new(4),
@@ -233,6 +233,7 @@ mod tests {
                 data: Bytes::from_static(b"piece"),
             }),
             Message::TimeoutNow(TimeoutNow { term: Term::new(4) }),
+            Message::FetchEntries(FetchEntries { term: Term::new(4), token: 78, first: Index::new(7), next: id }),
             Message::ReadIndex(ReadIndex { term: Term::new(4), token: 77 }),
             Message::ReadIndexReply(ReadIndexReply { term: Term::new(4), token: 77, index: Some(Index::new(3)) }),
             Message::ReadIndexReply(ReadIndexReply { term: Term::new(4), token: 77, index: None }),
@@ -248,6 +249,9 @@ mod tests {
             AppendResult::StaleTerm,
         ];
         messages.extend(results.map(answer));
+        let results = [FetchResult::Entries(vec![entry(7, b"seven")]), FetchResult::Absent, FetchResult::Damaged];
+        let fetched = |result| Message::FetchEntriesReply(FetchEntriesReply { term: Term::new(4), token: 78, result });
+        messages.extend(results.map(fetched));
         let results = [
             SnapshotResult::Continue { offset: 6 },
             SnapshotResult::Installed,

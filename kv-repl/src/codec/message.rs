@@ -192,11 +192,12 @@ fn take_message(tag: u8, head: &mut Bytes) -> Option<Message> {
 fn put_vote(request: &VoteRequest, out: &mut BytesMut, tag: u8) -> u8 {
     put_term(request.term, out);
     put_id(request.last, out);
+    out.put_u8(u8::from(request.is_ordered));
     tag
 }
 
 fn take_vote(head: &mut Bytes) -> Option<VoteRequest> {
-    Some(VoteRequest { term: take_term(head)?, last: take_id(head)? })
+    Some(VoteRequest { term: take_term(head)?, last: take_id(head)?, is_ordered: take_bool(head)? })
 }
 
 fn put_vote_reply(reply: &VoteReply, out: &mut BytesMut, tag: u8) -> u8 {

@@ -22,6 +22,8 @@ pub(super) struct PreCandidate {
 /// Who has voted for this node. Empty until its own vote is durable; the others are asked only then.
 pub(super) struct Candidate {
     pub(super) granted: BTreeSet<Member>,
+    /// The leader has told this node to stand.
+    is_ordered: bool,
 }
 
 impl Raft {
@@ -29,21 +31,14 @@ impl Raft {
     pub(super) fn start_pre_vote(&mut self) {
         self.reset_election_timer();
         self.enter(State::PreCandidate(PreCandidate { granted: BTreeSet::from([self.me]) }));
-        let request = VoteRequest { term: self.hard_state.term.next(), last: self.log.last() };
+        let request = VoteRequest { term: self.hard_state.term.next(), last: self.log.last(), is_ordered: false };
         self.send_to_voters(&Message::PreVote(request));
         self.count_pre_votes();
     }
 
     /// Whether this node would vote for `from`. Says no while it hears a leader: that one is better left alone.
     pub(super) fn handle_pre_vote(&mut self, from: Member, request: VoteRequest) {
-        let is_led = match &self.state {
-            State::Leader(_) => true,
-            State::Follower(follower) => {
-                let timeout = self.options.election_timeout_min;
-                follower.heard_at.is_some_and(|heard_at| self.now < heard_at + timeout)
-            }
-            State::PreCandidate(_) | State::Candidate(_) => false,
-        };
+        let is_led = matches!(self.state, State::Leader(_)) || self.hears_a_leader();
         let is_newer = request.term > self.hard_state.term && request.last >= self.log.last();
         let granted = is_newer && !is_led;
         let term = if granted { request.term } else { self.hard_state.term };
@@ -66,39 +61,43 @@ impl Raft {
         if let State::PreCandidate(candidate) = &self.state
             && self.configurations.effective().is_majority(|voter| candidate.granted.contains(&voter))
         {
-            self.start_election();
+            self.start_election(false);
         }
     }
 
-    /// Without asking first: whoever calls this knows that the others would do without their leader.
-    pub(super) fn start_election(&mut self) {
+    /// Without asking first: a majority would vote for this node, or the leader has told it to stand.
+    pub(super) fn start_election(&mut self, is_ordered: bool) {
         self.reset_election_timer();
         let term = self.hard_state.term.next();
         assert!(term > self.hard_state.term, "no second vote in a term");
         self.set_hard_state(HardState { term, voted_for: Some(self.me) });
-        self.enter(State::Candidate(Candidate { granted: BTreeSet::new() }));
+        self.enter(State::Candidate(Candidate { granted: BTreeSet::new(), is_ordered }));
     }
 
     /// Once the candidate's vote for itself is durable, it counts, and the others are asked.
     pub(super) fn release_own_vote(&mut self) {
         let State::Candidate(candidate) = &mut self.state else { return };
         if self.writes.is_hard_state_durable() && candidate.granted.insert(self.me) {
-            let request = VoteRequest { term: self.hard_state.term, last: self.log.last() };
+            let is_ordered = candidate.is_ordered;
+            let request = VoteRequest { term: self.hard_state.term, last: self.log.last(), is_ordered };
             self.send_to_voters(&Message::RequestVote(request));
             self.count_votes();
         }
     }
 
-    /// Votes for the first candidate of a term whose log is not behind this node's own (section 5.4.1).
+    /// Votes for the first candidate of a term whose log is not behind this node's own (section 5.4.1). While it hears a
+    /// leader, only if that has told the candidate to stand (thesis, sections 4.2.3 and 6.4.1).
     pub(super) fn handle_request_vote(&mut self, from: Member, request: VoteRequest) {
         if request.term > self.hard_state.term {
+            if !request.is_ordered && self.hears_a_leader() {
+                return self.refuse_vote(from);
+            }
             self.follow(request.term, None);
         }
         let is_free = self.hard_state.voted_for.is_none_or(|voted_for| voted_for == from);
         let is_current = request.term == self.hard_state.term;
         if !is_current || !is_free || request.last < self.log.last() || self.leader().is_some() {
-            let term = self.hard_state.term;
-            return self.send(from, Message::RequestVoteReply(VoteReply { term, granted: false }));
+            return self.refuse_vote(from);
         }
         if self.hard_state.voted_for.is_none() {
             self.set_hard_state(HardState { term: request.term, voted_for: Some(from) });
@@ -111,6 +110,11 @@ impl Raft {
             follower.vote_due = Some(from);
         }
         self.release();
+    }
+
+    fn refuse_vote(&mut self, to: Member) {
+        let term = self.hard_state.term;
+        self.send(to, Message::RequestVoteReply(VoteReply { term, granted: false }));
     }
 
     pub(super) fn handle_request_vote_reply(&mut self, from: Member, reply: VoteReply) {

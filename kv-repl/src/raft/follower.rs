@@ -11,8 +11,6 @@
 //! `matched` is at least the commit index (Leader Completeness, figure 3). It never falls within a term, because entries
 //! of the term's one leader never contradict each other.
 
-use std::time::Duration;
-
 use super::configurations::is_readable;
 use super::read_index::AskedReads;
 use super::{Raft, State};
@@ -22,8 +20,6 @@ use crate::types::{Entry, EntryId, Index, Member, Term};
 #[derive(Default)]
 pub(super) struct Follower {
     pub(super) leader: Option<Member>,
-    /// When the leader of this term was last heard.
-    pub(super) heard_at: Option<Duration>,
     /// Whom to tell that it has this node's vote, as soon as that is durable.
     pub(super) vote_due: Option<Member>,
     /// Which checkpoint to report as installed, on which connection, as soon as all up to its end is durable.
@@ -63,9 +59,7 @@ impl Raft {
         }
         self.announce();
         self.reset_election_timer();
-        if let State::Follower(follower) = &mut self.state {
-            follower.heard_at = Some(self.now);
-        }
+        self.heard_leader_at = Some(self.now);
         true
     }
 

@@ -21,6 +21,7 @@ use kv_wal::record::HEADER_BYTES;
 use thiserror::Error;
 
 use super::io::{LogRead, LogReadResult, Output, ReadLog, SendSnapshot};
+use super::lease::Lease;
 use super::log::Log;
 use super::options::Options;
 use super::progress::{Peer, Progress};
@@ -45,6 +46,7 @@ pub(super) struct Leader {
     /// Bytes of the entries of this term that are not committed.
     uncommitted_bytes: usize,
     pub(super) transfer: Option<Transfer>,
+    pub(super) lease: Lease,
 }
 
 /// Why nothing was proposed.
@@ -112,6 +114,7 @@ impl Leader {
             heartbeat_at: raft.now,
             uncommitted_bytes: 0,
             transfer: None,
+            lease: Lease::default(),
         }
     }
 
@@ -129,6 +132,11 @@ impl Leader {
     fn silent_at(&self, configuration: &Configuration, me: Member, options: &Options) -> Duration {
         let heard_at = self.majority(configuration, me, Duration::MAX, |peer| peer.heard_at);
         heard_at.saturating_add(options.election_timeout_max)
+    }
+
+    fn begin_round(&mut self, now: Duration) {
+        self.round += 1;
+        self.lease.round_begins(self.round, now);
     }
 
     /// First entry of this leader's term.
@@ -230,7 +238,7 @@ impl Raft {
         }
         if self.now >= leader.heartbeat_at {
             leader.heartbeat_at = self.now + self.options.heartbeat_interval;
-            leader.round += 1;
+            leader.begin_round(self.now);
         }
         self.refuse_expired_reads();
     }
@@ -313,6 +321,7 @@ impl Raft {
         while let State::Leader(leader) = &mut self.state {
             let own = leader.round;
             let round = leader.majority(self.configurations.effective(), self.me, own, |peer| peer.answered_round);
+            leader.lease.round_answered(round);
             let Some((index, readers)) = leader.reads.confirmed(round) else { return };
             for reader in readers {
                 self.answer_reader(reader, Some(index));
@@ -358,7 +367,7 @@ impl Raft {
     pub(super) fn flush_leader(&mut self) {
         let State::Leader(leader) = &mut self.state else { return };
         if leader.reads.is_waiting() && self.committed >= leader.first {
-            leader.round += 1;
+            leader.begin_round(self.now);
             leader.reads.start_round(leader.round, self.committed);
         }
         let round = leader.round;

@@ -29,6 +29,7 @@ mod damage;
 mod follower;
 mod io;
 mod leader;
+mod lease;
 mod log;
 mod membership;
 mod options;
@@ -89,6 +90,8 @@ pub struct Raft {
     /// The latest time that was handed in.
     now: Duration,
     election_at: Duration,
+    /// When a leader was last heard. With leases, at the start: then, since it may have been heard before.
+    heard_leader_at: Option<Duration>,
     rng: Rng,
     /// Nodes that messages can be sent to, each with the number of the connection.
     connections: BTreeMap<Member, u64>,
@@ -132,6 +135,7 @@ impl Raft {
         let mut rng = Rng::new(&[options.seed, me.id.get(), me.incarnation.get()]);
         // Not from 0: an answer to a question of the process before this one must not be taken for one of this one's.
         let last_token = rng.next() >> 1;
+        let heard_leader_at = options.lease.map(|_| now);
         let mut raft = Raft {
             me,
             options,
@@ -146,6 +150,7 @@ impl Raft {
             announced: RoleChange { role: Role::Follower, term: hard_state.term, leader: None },
             now,
             election_at: now,
+            heard_leader_at,
             rng,
             connections: BTreeMap::new(),
             stamp_ms: boot.stamp_ms,
@@ -402,6 +407,11 @@ impl Raft {
     fn is_stalled(&self) -> bool {
         let stalled_at = self.writes.oldest_since().map(|since| since.saturating_add(self.options.write_stall_max));
         stalled_at.is_some_and(|at| self.now >= at)
+    }
+
+    /// Whether a leader was heard so lately that it is better left alone.
+    fn hears_a_leader(&self) -> bool {
+        self.heard_leader_at.is_some_and(|at| self.now < at + self.options.election_timeout_min)
     }
 
     fn fresh_token(&mut self) -> u64 {

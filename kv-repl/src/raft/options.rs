@@ -28,6 +28,11 @@ pub struct Options {
     pub uncommitted_bytes_max: usize,
     /// A node whose disk has had a write for this long does not campaign, and does not lead if others commit without it.
     pub write_stall_max: Duration,
+    /// For how long a leader that a majority has answered may answer reads without asking it again; see
+    /// [`Raft::lease_read`](super::Raft::lease_read). Below `election_timeout_min`, by more than the clocks of two nodes can
+    /// drift apart in that time, or reads may be stale. To be set
+    /// on all nodes before any is asked for such a read. `None`, the default: no lease, and no trust in clocks.
+    pub lease: Option<Duration>,
     /// Seed of the election timeouts and of the numbers that questions to a leader carry. Another one at each start of a
     /// node, so that a late answer to the process before is recognised. The node's identity is mixed in.
     pub seed: u64,
@@ -48,6 +53,14 @@ pub enum OptionsError {
         election_timeout_min: Duration,
         /// As given.
         election_timeout_max: Duration,
+    },
+    /// A lease must have ended before another leader can be elected.
+    #[error("lease ({lease:?}) is not below election_timeout_min ({election_timeout_min:?})")]
+    Lease {
+        /// As given.
+        lease: Duration,
+        /// As given.
+        election_timeout_min: Duration,
     },
     /// Messages would not fit in a frame.
     #[error("message_bytes_max ({bytes}) is above the limit of {PROPOSAL_BYTES_MAX}")]
@@ -74,6 +87,7 @@ impl Default for Options {
             tail_bytes_max: 16 << 20,
             uncommitted_bytes_max: 64 << 20,
             write_stall_max: Duration::from_secs(5),
+            lease: None,
             seed: 0,
         }
     }
@@ -93,6 +107,9 @@ impl Options {
                 election_timeout_min: self.election_timeout_min,
                 election_timeout_max: self.election_timeout_max,
             });
+        }
+        if let Some(lease) = self.lease.filter(|lease| *lease >= self.election_timeout_min) {
+            return Err(OptionsError::Lease { lease, election_timeout_min: self.election_timeout_min });
         }
         if self.message_bytes_max > PROPOSAL_BYTES_MAX {
             return Err(OptionsError::MessageBytes { bytes: self.message_bytes_max });
@@ -125,6 +142,8 @@ mod tests {
         assert!(matches!(equal.validate(), Err(OptionsError::Times { .. })), "elections would be split for ever");
         let slow = Options { heartbeat_interval: Duration::from_millis(600), ..Options::default() };
         assert!(matches!(slow.validate(), Err(OptionsError::Times { .. })));
+        let lease = Some(Duration::from_millis(500));
+        assert!(matches!(Options { lease, ..Options::default() }.validate(), Err(OptionsError::Lease { .. })));
         let long = Options { message_bytes_max: 40 << 20, ..Options::default() };
         assert_eq!(long.validate(), Err(OptionsError::MessageBytes { bytes: 40 << 20 }));
         let mute = Options { inflight_messages_max: 0, ..Options::default() };

@@ -114,6 +114,7 @@ impl Raft {
             leader.transfer = None;
         } else if has_all && !transfer.told {
             transfer.told = true;
+            leader.lease.void();
             self.send(to, Message::TimeoutNow(TimeoutNow { term }));
         }
     }
@@ -139,7 +140,7 @@ impl Raft {
     pub(super) fn handle_timeout_now(&mut self, from: Member, order: TimeoutNow) {
         let is_led = matches!(&self.state, State::Follower(follower) if follower.leader == Some(from));
         if is_led && order.term == self.hard_state.term && self.may_campaign() {
-            self.start_election();
+            self.start_election(true);
         }
     }
 }

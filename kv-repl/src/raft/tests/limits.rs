@@ -56,7 +56,7 @@ fn a_proposal_above_the_limit_is_taken_when_nothing_waits() {
 fn a_term_that_no_cluster_reaches_is_not_believed() {
     let (last, connection, round, token) = (EntryId::ZERO, 1, 1, 1);
     for term in [Term::new(u64::MAX), Term::new(u64::MAX - 1), Term::new(1 << 40)] {
-        let vote = VoteRequest { term, last };
+        let vote = VoteRequest { term, last, is_ordered: false };
         let no = VoteReply { term, granted: false };
         let (prev, committed, entries) = (EntryId::ZERO, Index::ZERO, Vec::new());
         let messages = [

@@ -12,6 +12,10 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 /// A lone core of three, with entries of term 1 up to `last` on its disk.
 pub(super) fn follower(last: u64) -> Raft {
+    follower_with(last, Options::default())
+}
+
+pub(super) fn follower_with(last: u64, options: Options) -> Raft {
     let terms = if last > 0 { vec![id(1, 1)] } else { Vec::new() };
     let boot = Boot {
         hard_state: HardState { term: Term::new(1), voted_for: None },
@@ -24,7 +28,7 @@ pub(super) fn follower(last: u64) -> Raft {
         stamp_ms: 0,
         lost: Vec::new(),
     };
-    Raft::new(member(0), Options::default(), boot, Duration::ZERO)
+    Raft::new(member(0), options, boot, Duration::ZERO)
 }
 
 /// Takes all outputs: messages out at once, and those that a sync releases.
@@ -53,7 +57,7 @@ pub(super) fn append(term: u64, prev: EntryId, committed: u64, new: std::ops::Ra
 }
 
 pub(super) fn vote(term: u64, last: EntryId) -> Message {
-    Message::RequestVote(VoteRequest { term: Term::new(term), last })
+    Message::RequestVote(VoteRequest { term: Term::new(term), last, is_ordered: false })
 }
 
 pub(super) fn granted(messages: &[Message]) -> Vec<bool> {
@@ -74,7 +78,11 @@ pub(super) fn results(messages: &[Message]) -> Vec<AppendResult> {
 
 /// Votes for itself, collects the others', and gives the core as leader of term 2 with its no-op at 6.
 pub(super) fn elected() -> Raft {
-    let mut raft = follower(5);
+    elected_with(Options::default())
+}
+
+pub(super) fn elected_with(options: Options) -> Raft {
+    let mut raft = follower_with(5, options);
     let later = SECOND * 3;
     raft.handle_connected(later, member(1), 1);
     raft.handle_connected(later, member(2), 2);

@@ -2,6 +2,7 @@
 //! reorders and delays. The same seed gives the same run.
 
 mod damage;
+mod lease;
 mod limits;
 mod lone;
 mod membership;

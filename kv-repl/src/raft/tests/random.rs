@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::sim::Sim;
+use crate::raft::Options;
 use crate::types::{Configuration, Entry, Index, Member};
 
 /// What happened under faults. A run in which nothing happens proves nothing.
@@ -10,6 +11,7 @@ use crate::types::{Configuration, Entry, Index, Member};
 struct Counts {
     committed: usize,
     reads: u64,
+    lease_reads: u64,
     transfers: u64,
     /// Joint configurations committed.
     joint: usize,
@@ -25,7 +27,8 @@ const BOUND: Duration = Duration::from_secs(60);
 fn run(seed: u64) -> Counts {
     let voters = if seed.is_multiple_of(4) { 5 } else { 3 };
     let spares = if seed.is_multiple_of(2) { 2 } else { 0 };
-    let mut sim = Sim::with_spares(voters, spares, seed);
+    let lease = seed.is_multiple_of(3).then(|| Duration::from_millis(450));
+    let mut sim = Sim::with_options(voters, spares, seed, Options { lease, ..Options::default() });
     let mut counts = Counts::default();
     sim.faults = true;
     for number in 0..1500 {
@@ -34,6 +37,7 @@ fn run(seed: u64) -> Counts {
     }
     counts.committed = sim.committed.len();
     counts.reads = sim.reads_answered;
+    counts.lease_reads = sim.lease_reads;
     counts.transfers = sim.transfers;
     counts.given_up = sim.given_up;
     counts.repaired = sim.repaired;
@@ -69,7 +73,10 @@ fn disturb(sim: &mut Sim, number: u64, counts: &mut Counts) {
         11..=12 => sim.cut(node, other),
         13..=17 => sim.heal_all(),
         18..=20 => sim.checkpoint(node),
-        21..=60 => sim.read(node),
+        21..=60 => {
+            sim.read(node);
+            (0..count).for_each(|node| sim.read_by_lease(node));
+        }
         61..=120 => {
             sim.propose(if number % 5 == 0 { node } else { leader }, &format!("command {number}"));
         }
@@ -162,6 +169,7 @@ fn safe_under_faults_and_live_after_them() {
         });
         all.committed += counts.committed;
         all.reads += counts.reads;
+        all.lease_reads += counts.lease_reads;
         all.transfers += counts.transfers;
         all.joint += counts.joint;
         all.wiped += counts.wiped;
@@ -176,6 +184,7 @@ fn safe_under_faults_and_live_after_them() {
     let happened = [
         all.committed / 20,
         all.reads as usize / 20,
+        all.lease_reads as usize / 4,
         all.transfers as usize,
         all.joint,
         all.wiped,

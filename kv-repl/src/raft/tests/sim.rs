@@ -47,6 +47,7 @@ struct Flying {
 }
 
 pub(super) struct Sim {
+    options: Options,
     pub(super) now: Duration,
     pub(super) nodes: Vec<Node>,
     flying: Vec<Flying>,
@@ -67,6 +68,7 @@ pub(super) struct Sim {
     reads: BTreeMap<(usize, u64), Index>,
     next_token: u64,
     pub(super) reads_answered: u64,
+    pub(super) lease_reads: u64,
     /// How often a node was told to lead.
     pub(super) transfers: u64,
     /// How many lost entries have been repaired.
@@ -163,6 +165,11 @@ impl Sim {
 
     /// A cluster of this many voters, and as many others that belong to nothing yet.
     pub(super) fn with_spares(count: usize, spares: usize, seed: u64) -> Sim {
+        Sim::with_options(count, spares, seed, Options::default())
+    }
+
+    /// The same, with these options but for the bounds that are small here, and the seed.
+    pub(super) fn with_options(count: usize, spares: usize, seed: u64, options: Options) -> Sim {
         let node = |node: usize| Node {
             me: member(node),
             raft: None,
@@ -174,6 +181,7 @@ impl Sim {
             applied: Vec::new(),
         };
         let mut sim = Sim {
+            options,
             now: Duration::ZERO,
             nodes: (0..count + spares).map(node).collect(),
             flying: Vec::new(),
@@ -189,6 +197,7 @@ impl Sim {
             reads: BTreeMap::new(),
             next_token: 0,
             reads_answered: 0,
+            lease_reads: 0,
             transfers: 0,
             repaired: 0,
             given_up: 0,
@@ -214,7 +223,7 @@ impl Sim {
             inflight_messages_max: 3,
             message_bytes_max: 200,
             tail_bytes_max: 400,
-            ..Options::default()
+            ..self.options.clone()
         };
         let disk = &mut self.nodes[node].disk;
         if disk.checkpoint.index > disk.last() || (disk.base.index < disk.checkpoint.index && !holds_id(disk)) {
@@ -312,6 +321,16 @@ impl Sim {
             self.reads.insert((node, token), Index::new(self.committed.len() as u64));
             raft.read(now, token);
             self.drain(node);
+        }
+    }
+
+    /// Reads from a leader's lease, if it has one: it must see what is committed now.
+    pub(super) fn read_by_lease(&mut self, node: usize) {
+        let (now, committed) = (self.now, self.committed.len() as u64);
+        let Some(raft) = &mut self.nodes[node].raft else { return };
+        if let Some(index) = raft.lease_read(now) {
+            assert!(index >= Index::new(committed), "stale read by lease: {index} after {committed} was committed");
+            self.lease_reads += 1;
         }
     }
 
