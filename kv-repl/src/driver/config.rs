@@ -109,8 +109,8 @@ pub enum StartError {
     /// Log and checkpoints do not meet.
     #[error(
         "the log begins after entry {base}, but no valid checkpoint reaches that far; \
-         restore the checkpoint files from a copy of this disk. Do not empty the directory: under its id the node would \
-         not be let in without its log"
+         restore the checkpoint files from a copy of this disk. If there is none, and the other nodes are well, move the \
+         directory away and start this node with an empty one: the others let it in as a new member"
     )]
     Gap {
         /// The entry before the first one in the log.
@@ -118,8 +118,8 @@ pub enum StartError {
     },
     /// Records that this node had acknowledged are unreadable.
     #[error(
-        "the log is damaged: {0}; this node must not vote with it. Restore its directory from a copy of the disk, \
-         or replace the node"
+        "this node cannot go on with its log: {0}; it must not vote with it. Move its directory away and start it with an \
+         empty one: the others let it in as a new member"
     )]
     Damaged(String),
     /// The operating system refused something.

@@ -114,36 +114,85 @@ mod store {
     }
 }
 
-#[cfg(all(feature = "file-log", feature = "store", feature = "tcp"))]
+#[cfg(all(feature = "file-log", feature = "store"))]
 mod composed {
-    use tokio::net::TcpListener;
+    use std::fs::{self, File};
+    use std::io;
+    use std::path::Path;
 
+    use kv_store::Store;
+    use tracing::warn;
+
+    use crate::driver::boot::{Boot, read_disk};
     use crate::driver::config::{ReplicaConfig, StartError};
     use crate::driver::replica::Replica;
     use crate::driver::traits::{BoxError, LogError};
-    use crate::transport::tcp::Tcp;
+    use crate::transport::Transport;
 
-    impl Replica<kv_store::Store> {
+    impl Replica<Store> {
         /// Starts a node of the default composition: its log in `config.dir/log`, its checkpoints in
-        /// `config.dir/checkpoints`, its peers over TCP on `listener`.
+        /// `config.dir/checkpoints`, its peers over TCP on `listener`. See [`Replica::open_over`].
         ///
         /// # Errors
         ///
-        /// As for [`Replica::start`]; the log may also be damaged, locked by another process, or of a newer version.
-        pub async fn open(mut config: ReplicaConfig, listener: TcpListener) -> Result<Self, StartError> {
-            config.validate()?;
-            let dir = config.dir.join("log");
-            let options = kv_wal::Options { segment_bytes: config.log_segment_bytes, ..kv_wal::Options::default() };
-            let opened = tokio::task::spawn_blocking(move || kv_wal::Log::open(&dir, options));
-            let (log, recovery) = opened
-                .await
-                .map_err(|panic| StartError::Other(BoxError::from(panic)))?
-                .map_err(|error| StartError::Log(LogError::new(error)))?;
-            if recovery.is_damaged() {
-                return Err(StartError::Damaged(recovery.to_string()));
-            }
-            config.dir = config.dir.join("checkpoints");
-            Replica::start(config, log, Tcp::new(listener)).await
+        /// As for [`Replica::open_over`].
+        #[cfg(feature = "tcp")]
+        pub async fn open(config: ReplicaConfig, listener: tokio::net::TcpListener) -> Result<Self, StartError> {
+            Replica::open_over(config, crate::transport::tcp::Tcp::new(listener)).await
         }
+
+        /// Starts a node whose log is in `config.dir/log` and whose checkpoints are in `config.dir/checkpoints`, over any
+        /// transport.
+        ///
+        /// A log that has lost what nobody can give back, or the latest vote, is set aside beside the new one, as
+        /// `log.given-up-1` and so on: the node begins again as a new member, which the leader lets in in place of the old
+        /// one. Whatever else a log has lost comes back from the other nodes.
+        ///
+        /// # Errors
+        ///
+        /// As for [`Replica::start`]; the log may also be locked by another process, or of a newer version.
+        pub async fn open_over<T: Transport>(mut config: ReplicaConfig, transport: T) -> Result<Self, StartError> {
+            config.validate()?;
+            let home = config.dir.clone();
+            config.dir = home.join("checkpoints");
+            let log = open_log(&home, &config).await?;
+            let booted = match read_disk::<Store, _>(&config, log, None).await? {
+                Boot::Ready(booted) => booted,
+                Boot::BeyondRepair { reason, founding: None } => return Err(StartError::Damaged(reason)),
+                Boot::BeyondRepair { reason, founding } => {
+                    let path = set_aside(&home).map_err(|error| StartError::Log(LogError::new(error)))?;
+                    warn!(%reason, log = %path.display(), "the log is set aside; this node begins again as a new member");
+                    let log = open_log(&home, &config).await?;
+                    match read_disk(&config, log, founding).await? {
+                        Boot::Ready(booted) => booted,
+                        Boot::BeyondRepair { reason, .. } => return Err(StartError::Damaged(reason)),
+                    }
+                }
+            };
+            Ok(Replica::run(config, booted, transport))
+        }
+    }
+
+    async fn open_log(home: &Path, config: &ReplicaConfig) -> Result<kv_wal::Log, StartError> {
+        let dir = home.join("log");
+        let options = kv_wal::Options { segment_bytes: config.log_segment_bytes, ..kv_wal::Options::default() };
+        let opened = tokio::task::spawn_blocking(move || kv_wal::Log::open(&dir, options));
+        let (log, recovery) = opened
+            .await
+            .map_err(|panic| StartError::Other(BoxError::from(panic)))?
+            .map_err(|error| StartError::Log(LogError::new(error)))?;
+        if recovery.is_damaged() {
+            warn!(%recovery, "the log is damaged");
+        }
+        Ok(log)
+    }
+
+    /// Moves the log out of the way, and gives its new place.
+    fn set_aside(home: &Path) -> io::Result<std::path::PathBuf> {
+        let free = (1..).map(|number| home.join(format!("log.given-up-{number}"))).find(|path| !path.exists());
+        let path = free.expect("numbers do not end");
+        fs::rename(home.join("log"), &path)?;
+        File::open(home)?.sync_all()?;
+        Ok(path)
     }
 }

@@ -101,9 +101,9 @@ impl Identity {
     /// |---|---|---|---|
     /// | any | any | no common version, or meant for another node, or from myself | refused |
     /// | founded | founded | other cluster | refused |
-    /// | founded | founded or empty | sender is not a member | refused |
+    /// | founded | founded or empty | sender's id is not among the founders' | refused |
     /// | founded | founded | | `Members` |
-    /// | founded | empty | | `PeerEmpty` |
+    /// | founded | empty | with the founder's disk, or another one: it has lost that | `PeerEmpty` |
     /// | empty | founded | | `PeerFounded` |
     /// | empty | empty | other lists of peers | refused |
     /// | empty | empty | | `BothEmpty` |
@@ -153,14 +153,6 @@ impl Identity {
         }
         match record.configuration.voter(from.id) {
             None => Err(format!("node {} is not a member of cluster {}", from.id, short(&mine))),
-            Some(known) if known != from => Err(format!(
-                "node {} is known to cluster {} with another disk ({}, now {}): it has lost its data and must not vote; \
-                 start it with its old directory",
-                from.id,
-                short(&mine),
-                known.incarnation,
-                from.incarnation
-            )),
             Some(_) if theirs.is_none() => Ok(Relation::PeerEmpty),
             Some(_) => Ok(Relation::Members),
         }
@@ -221,10 +213,10 @@ mod tests {
             assert!(refusal.contains(words), "{refusal}");
         }
 
+        // The core knows that it is another member, and what becomes of it.
         let wiped = Member::new(NodeId::new(2), Incarnation::new(999));
-        for cluster in [None, founded.cluster()] {
-            let refusal = founded.judge(&Hello { from: wiped, cluster, ..says(None) }).unwrap_err();
-            assert!(refusal.contains("lost its data"), "{refusal}");
+        for (cluster, relation) in [(None, Relation::PeerEmpty), (founded.cluster(), Relation::Members)] {
+            assert_eq!(founded.judge(&Hello { from: wiped, cluster, ..says(None) }), Ok(relation));
         }
     }
 

@@ -5,6 +5,7 @@
 //! `task` is the one loop, `replica` the handle.
 
 mod applier;
+mod boot;
 mod checkpoints;
 pub(crate) mod config;
 mod defaults;

@@ -16,7 +16,7 @@ use super::task::Own;
 use super::traits::StateMachine;
 use crate::message::PROPOSAL_BYTES_MAX;
 use crate::raft::{self, Role};
-use crate::types::{Index, Kind, Member, NodeId, Term, kind};
+use crate::types::{Configuration, Index, Kind, Member, NodeId, Term, kind};
 
 /// Longest command accepted, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 17 << 20;
@@ -150,6 +150,10 @@ pub struct Status {
     pub state_hash: [u8; 32],
     /// The cluster it belongs to; `None` before the founding.
     pub cluster: Option<[u8; 32]>,
+    /// Who belongs to the cluster: the configuration in force on this node.
+    pub configuration: Arc<Configuration>,
+    /// Whether entries of its log are lost and have not been repaired from other nodes yet.
+    pub is_damaged: bool,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
 }
@@ -271,7 +275,7 @@ impl<S: StateMachine> Replica<S> {
         let state = self.inner.shared.state.read();
         let (hash_index, state_hash) = (state.applied.index, state.state_hash());
         drop(state);
-        let core = *self.inner.shared.core.borrow();
+        let core = self.inner.shared.core.borrow().clone();
         let peers = self.inner.shared.peers.lock();
         let peers = peers.iter().map(|(id, view)| PeerStatus {
             id: *id,
@@ -290,6 +294,8 @@ impl<S: StateMachine> Replica<S> {
             hash_index,
             state_hash,
             cluster: *self.inner.cluster.borrow(),
+            configuration: core.configuration,
+            is_damaged: core.is_damaged,
             peers: peers.collect(),
         }
     }

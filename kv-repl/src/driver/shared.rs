@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use super::replicated::Replicated;
 use super::traits::StateMachine;
 use crate::raft::Role;
-use crate::types::{Index, NodeId, Term};
+use crate::types::{Configuration, Index, NodeId, Term};
 
 /// Marks kept for comparison.
 const MARKS_KEPT: usize = 8;
@@ -51,7 +52,7 @@ impl<S: StateMachine> Clone for Mark<S> {
 }
 
 /// The core's positions for the outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CoreView {
     pub(crate) role: Role,
     pub(crate) term: Term,
@@ -62,6 +63,10 @@ pub(crate) struct CoreView {
     pub(crate) is_disk_full: bool,
     /// This node leads, and hands leadership to this one.
     pub(crate) transfer_to: Option<NodeId>,
+    /// Entries of its log are lost and not repaired yet.
+    pub(crate) is_damaged: bool,
+    /// Who belongs to the cluster.
+    pub(crate) configuration: Arc<Configuration>,
 }
 
 /// A peer as its last greeting and the connection to it show it.
@@ -113,6 +118,8 @@ impl<S: StateMachine> Shared<S> {
                 committed: Index::ZERO,
                 is_disk_full: false,
                 transfer_to: None,
+                is_damaged: false,
+                configuration: Arc::default(),
             }),
             peers: Mutex::new(BTreeMap::new()),
             stopped: watch::Sender::new(None),

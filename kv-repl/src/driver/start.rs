@@ -1,10 +1,9 @@
 //! From what the disk holds to a running node: the same steps on first boot and on every restart.
 //!
-//! 1. The state blob of the log says who the node is; an empty log gets a new incarnation. It is durable, and the start is
-//!    counted, before anybody hears of it.
-//! 2. The newest checkpoint that is whole gives the state.
-//! 3. Log and checkpoint are brought together: see `reconcile`.
-//! 4. Without a founding record the node waits until the cluster is founded (see `founding`); then the core runs.
+//! 1. The disk is read: see `boot`.
+//! 2. Without a founding record the node waits until the cluster is founded (see `founding`), or until a node of the cluster
+//!    hands it the record: then it has been there before, and has lost its disk.
+//! 3. The core runs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -22,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::applier::Applier;
+use super::boot::{self, Boot, Booted, configurations_after, draw_number, last_stamp_ms};
 use super::checkpoints::Checkpoints;
 use super::config::{ReplicaConfig, StartError};
 use super::founding::{Founding, FoundingRecord};
@@ -31,35 +31,24 @@ use super::origin::Origin;
 use super::peers::{self, Context, Link, PeerEvent};
 use super::reads::Reads;
 use super::replica::{Inner, Replica, room};
-use super::replicated::Replicated;
 use super::shared::{PeerView, Shared};
 use super::snapshots;
 use super::task::{Inboxes, Own, Task};
 use super::threads::panicked;
 use super::traits::{BoxError, Log, LogReader, StateMachine};
-use crate::raft::{Boot, Raft};
+use crate::raft::{self, Lost, Raft};
 use crate::transport::Transport;
-use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Index, Member, NodeId, Term, kind};
+use crate::types::{Configuration, Member, NodeId};
 
 const PEER_EVENTS: usize = 4096;
 const SUBMISSIONS: usize = 1024;
 const READS: usize = 4096;
-/// Bytes of entries looked at in one go.
-const SCAN_BYTES: usize = 4 << 20;
-
-/// What the disk held.
-struct Booted<S, L> {
-    log: L,
-    state: Replicated<S>,
-    node: NodeState,
-    checkpoints: Checkpoints,
-    founding: Option<FoundingRecord>,
-}
 
 /// Everything the node's task needs, beside what the core gets.
 struct Node<S: StateMachine, L: Log, T: Transport> {
     config: ReplicaConfig,
     booted_log: L,
+    lost: Vec<Lost>,
     node: NodeState,
     checkpoints: Checkpoints,
     shared: Arc<Shared<S>>,
@@ -83,10 +72,15 @@ impl<S: StateMachine> Replica<S> {
         transport: T,
     ) -> Result<Replica<S>, StartError> {
         config.validate()?;
-        let boot_config = config.clone();
-        let booted: Booted<S, L> = tokio::task::spawn_blocking(move || boot(&boot_config, log))
-            .await
-            .map_err(|panic| StartError::Other(Box::new(panic)))??;
+        let booted = boot::read_disk(&config, log, None).await?;
+        match booted {
+            Boot::Ready(booted) => Ok(Replica::run(config, booted, transport)),
+            Boot::BeyondRepair { reason, .. } => Err(StartError::Damaged(reason)),
+        }
+    }
+
+    /// Starts a node with what its disk held.
+    pub(super) fn run<L: Log, T: Transport>(config: ReplicaConfig, booted: Booted<S, L>, transport: T) -> Replica<S> {
         let (events, peers) = mpsc::channel(PEER_EVENTS);
         let (submissions, submitted) = mpsc::channel(SUBMISSIONS);
         let (reads, read) = mpsc::channel(READS);
@@ -110,6 +104,7 @@ impl<S: StateMachine> Replica<S> {
         let node = Node {
             config,
             booted_log: booted.log,
+            lost: booted.lost,
             node: booted.node,
             checkpoints: booted.checkpoints,
             shared,
@@ -119,114 +114,8 @@ impl<S: StateMachine> Replica<S> {
             own,
         };
         tokio::spawn(node.run(inboxes));
-        Ok(Replica::new(inner))
+        Replica::new(inner)
     }
-}
-
-fn boot<S: StateMachine, L: Log>(config: &ReplicaConfig, mut log: L) -> Result<Booted<S, L>, StartError> {
-    let mut node = node_state(config.id, &log)?;
-    let failed = |source| StartError::Checkpoints { path: config.dir.clone(), source };
-    let checkpoints = Checkpoints::open(&config.dir).map_err(failed)?;
-    let found = checkpoints.load_newest().map_err(failed)?;
-    let state = found.unwrap_or_else(Replicated::empty);
-    reconcile(&mut log, &state)?;
-    let founding = match &state.founding {
-        Some(record) => Some(record.clone()),
-        None => founding_entry(&log.reader())?,
-    };
-    node.starts += 1;
-    log.append(&[], Some(&node.encode()))?;
-    log.sync()?;
-    info!(
-        id = %config.id, incarnation = %node.me.incarnation, term = %node.hard_state.term,
-        checkpoint = %state.applied, last = %log.reader().last(), "disk read"
-    );
-    Ok(Booted { log, state, node, checkpoints, founding })
-}
-
-/// Who the node is. If its log is empty it gets a new incarnation, which is not stored yet.
-fn node_state<L: Log>(id: NodeId, log: &L) -> Result<NodeState, StartError> {
-    if let Some(blob) = log.state() {
-        let node = NodeState::decode(&blob).ok_or(StartError::State("unknown format"))?;
-        if node.me.id != id {
-            return Err(StartError::OtherNode { expected: id, found: node.me.id });
-        }
-        return Ok(node);
-    }
-    if log.reader().last() != EntryId::ZERO {
-        return Err(StartError::State("there are entries but no node state"));
-    }
-    let incarnation = Incarnation::new(draw_number()?);
-    Ok(NodeState { me: Member::new(id, incarnation), hard_state: HardState::default(), starts: 0, is_given_up: false })
-}
-
-/// Brings log and checkpoint together. `c` is the checkpoint's last entry.
-///
-/// | log | verdict |
-/// |---|---|
-/// | begins after `c` | entries are missing: refused |
-/// | holds `c` | in order |
-/// | ends before `c` | the leader committed from its followers, or a received checkpoint was not followed by its reset: the log restarts after `c` |
-/// | has another entry in place of `c` | a received checkpoint was not followed by its reset: the log restarts after `c` |
-fn reconcile<S: StateMachine, L: Log>(log: &mut L, state: &Replicated<S>) -> Result<(), StartError> {
-    let checkpoint = state.applied;
-    let reader = log.reader();
-    if reader.base().index > checkpoint.index {
-        return Err(StartError::Gap { base: reader.base() });
-    }
-    if term_at(&reader, checkpoint) == Some(checkpoint.term) {
-        return Ok(());
-    }
-    warn!(%checkpoint, last = %reader.last(), "the log restarts after the checkpoint");
-    log.reset(checkpoint)?;
-    Ok(log.sync()?)
-}
-
-fn term_at<R: LogReader>(reader: &R, id: EntryId) -> Option<Term> {
-    if id.index == reader.base().index {
-        return Some(reader.base().term);
-    }
-    let within = id.index > reader.base().index && id.index <= reader.last().index;
-    let runs = reader.term_runs();
-    let run = runs.iter().rev().find(|run| run.index <= id.index);
-    run.filter(|_| within).map(|run| run.term)
-}
-
-fn founding_entry<R: LogReader>(reader: &R) -> Result<Option<FoundingRecord>, StartError> {
-    let first = FoundingRecord::ENTRY_ID.index;
-    if reader.base() != EntryId::ZERO || reader.last().index < first {
-        return Ok(None);
-    }
-    let entries = reader.read(first..first.next(), 1)?;
-    let entry = entries.first().filter(|entry| entry.kind() == kind::FOUNDING);
-    let record = entry.and_then(|entry| FoundingRecord::decode(&entry.payload()));
-    record.map(Some).ok_or(StartError::State("the log does not begin with a founding record"))
-}
-
-/// The configurations in the log after `applied`, and where they stand. The core must know of them before any is applied.
-fn configurations_after<R: LogReader>(reader: &R, applied: Index) -> Result<Vec<(Index, Configuration)>, StartError> {
-    let (mut first, end) = (applied.max(reader.base().index).next(), reader.last().index.next());
-    let mut found = Vec::new();
-    while first < end {
-        let entries = reader.read(first..end, SCAN_BYTES)?;
-        let last = entries.last().ok_or(StartError::State("entries of the log are missing"))?;
-        first = last.index().next();
-        for entry in entries.iter().filter(|entry| entry.kind() == kind::CONFIGURATION) {
-            let configuration = Configuration::decode(&entry.payload());
-            let configuration = configuration.ok_or(StartError::State("a configuration in the log is unreadable"))?;
-            found.push((entry.index(), configuration));
-        }
-    }
-    Ok(found)
-}
-
-/// The stamp of the last entry, which is the greatest in the log.
-fn last_stamp_ms<R: LogReader>(reader: &R) -> Result<u64, StartError> {
-    let last = reader.last().index;
-    if last == reader.base().index {
-        return Ok(0);
-    }
-    Ok(reader.read(last..last.next(), 1)?.first().map_or(0, Entry::stamp_ms))
 }
 
 /// Prepares the connections and starts dialing and accepting.
@@ -345,7 +234,8 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
 
     fn judge_record(&self, record: &Bytes) -> Option<FoundingRecord> {
         let decoded = FoundingRecord::decode(record);
-        let named = decoded.filter(|record| record.configuration.is_voter(self.node.me));
+        // If another disk of this node founded the cluster, this one comes in its place.
+        let named = decoded.filter(|record| record.configuration.voter(self.node.me.id).is_some());
         if named.is_none() {
             warn!("a founding record that does not name this node was handed over; ignored");
         }
@@ -388,16 +278,16 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         // Later starts have greater ones; the rest tells a disk from its copy.
         let nonce = self.node.starts << 32 | draw_number()? >> 32;
         let (applied, stamp_ms) = (self.shared.applied(), self.shared.state.read().stamp_ms());
-        let boot = Boot {
+        let boot = raft::Boot {
             hard_state: self.node.hard_state,
             configuration,
-            configurations: configurations_after(&reader, applied)?,
+            configurations: configurations_after(&reader, applied, &self.lost)?,
             base: reader.base(),
             terms: reader.term_runs(),
             last: reader.last().index,
             applied,
             stamp_ms: stamp_ms.max(last_stamp_ms(&reader)?),
-            lost: Vec::new(),
+            lost: self.lost,
         };
         let options = crate::raft::Options { seed: draw_number()?, ..self.config.raft.clone() };
         let raft = Raft::new(self.node.me, options, boot, started.elapsed());
@@ -429,6 +319,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             covered: VecDeque::new(),
             own: self.own,
             links: self.links,
+            configuration: Arc::default(),
             origin: Origin::new(self.node.me.id, nonce),
             reads: Reads::default(),
             backlog_bytes,
@@ -445,12 +336,6 @@ fn join(thread: JoinHandle<()>) {
     if thread.join().is_err() {
         error!("a thread of this node panicked");
     }
-}
-
-fn draw_number() -> Result<u64, StartError> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| StartError::Other(BoxError::from(error.to_string())))?;
-    Ok(u64::from_le_bytes(bytes))
 }
 
 fn draw_secret() -> Result<[u8; 32], StartError> {

@@ -37,7 +37,7 @@ use crate::message::{Forward, Message};
 use crate::raft::{
     Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress, TransferError,
 };
-use crate::types::{Entry, EntryId, Index, Member, NodeId, kind};
+use crate::types::{Configuration, Entry, EntryId, Index, Member, NodeId, kind};
 
 /// Events taken from one queue in one turn.
 const TURN_EVENTS: usize = 256;
@@ -116,6 +116,8 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) covered: VecDeque<EntryId>,
     pub(crate) own: mpsc::UnboundedSender<Own>,
     pub(crate) links: Vec<Link>,
+    /// Who belongs to the cluster, as it was last shown.
+    pub(crate) configuration: Arc<Configuration>,
     pub(crate) origin: Origin,
     pub(crate) reads: Reads,
     pub(crate) backlog_bytes: Arc<AtomicUsize>,
@@ -291,7 +293,11 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         self.show_core();
     }
 
-    fn show_core(&self) {
+    fn show_core(&mut self) {
+        if *self.configuration != *self.raft.configuration() {
+            self.configuration = Arc::new(self.raft.configuration().clone());
+            info!(configuration = ?self.configuration, "membership");
+        }
         self.shared.see_core(CoreView {
             role: self.raft.role(),
             term: self.raft.term(),
@@ -300,6 +306,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             committed: self.raft.committed(),
             is_disk_full: self.is_refusing(),
             transfer_to: self.raft.transfer_to(),
+            is_damaged: self.raft.is_damaged(),
+            configuration: self.configuration.clone(),
         });
     }
 

@@ -1,5 +1,6 @@
 //! Three nodes in one process over a network whose cables can be cut, each with its log and checkpoints on disk.
 
+mod disks;
 mod failures;
 mod log;
 
@@ -45,14 +46,13 @@ impl Cluster {
     async fn run(&mut self, node: usize) -> Result<(), StartError> {
         let (id, address) = self.peers[node].clone();
         let home = self.dir.path().join(&address);
-        let options = kv_wal::Options { segment_bytes: 1 << 20, ..kv_wal::Options::default() };
-        let (log, _) = kv_wal::Log::open(&home.join("log"), options).expect("log opens");
-        let mut config = ReplicaConfig::new(id, home.join("checkpoints"), self.peers.clone());
+        let mut config = ReplicaConfig::new(id, home, self.peers.clone());
+        config.log_segment_bytes = 1 << 20;
         config.write_timeout = self.write_timeout;
         config.read_timeout = Duration::from_secs(3);
         config.checkpoint_log_bytes = self.checkpoint_log_bytes;
         let transport = self.network.transport(&address);
-        self.nodes[node] = Some(Replica::start(config, log, transport).await?);
+        self.nodes[node] = Some(Replica::open_over(config, transport).await?);
         Ok(())
     }
 

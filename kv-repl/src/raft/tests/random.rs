@@ -103,9 +103,9 @@ fn disturb(sim: &mut Sim, number: u64, counts: &mut Counts) {
 fn may_lose_a_disk(sim: &Sim) -> bool {
     let committed = sim.configuration_at(Index::new(sim.committed.len() as u64));
     let is_there = |member: Member| sim.nodes.iter().any(|node| node.me == member);
-    let in_force = (0..sim.nodes.len()).map(|node| sim.in_log_of(node));
     let can_spare = |one: Configuration| !one.is_joint() && one.voters().len() > 2 && one.members().all(is_there);
-    in_force.chain([committed]).all(can_spare) && (0..sim.nodes.len()).all(|node| !sim.has_lost(node))
+    let is_well = |node: usize| can_spare(sim.in_log_of(node)) && !sim.has_lost(node);
+    !sim.is_change_flying() && can_spare(committed) && (0..sim.nodes.len()).all(is_well)
 }
 
 /// Some change: a node comes in or goes, is promoted or demoted, or takes another's place.

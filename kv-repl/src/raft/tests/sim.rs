@@ -606,6 +606,11 @@ impl Sim {
         }
     }
 
+    /// Whether a message with a configuration is on its way.
+    pub(super) fn is_change_flying(&self) -> bool {
+        self.flying.iter().any(|flying| configurations(flying.message.entries()).next().is_some())
+    }
+
     /// The newest configuration in a node's log, be it durable or not.
     pub(super) fn in_log_of(&self, node: usize) -> Configuration {
         let Node { disk, queue, .. } = &self.nodes[node];

@@ -1,0 +1,236 @@
+//! What a node finds on its disk, and whether it may go on with it.
+//!
+//! 1. The state blob of the log says who the node is; an empty log gets a new incarnation. It is durable, and the start is
+//!    counted, before anybody hears of it.
+//! 2. The newest checkpoint that is whole gives the state.
+//! 3. Log and checkpoint are brought together: see `reconcile`.
+//! 4. What the log has lost after the checkpoint is for the core to get back from other nodes, if the last entry and the
+//!    hard state are known. Otherwise the node has forgotten what it acknowledged or whom it voted for: it is beyond repair,
+//!    and must begin again as a new member.
+
+use tracing::{info, warn};
+
+use super::checkpoints::Checkpoints;
+use super::config::{ReplicaConfig, StartError};
+use super::founding::FoundingRecord;
+use super::identity::NodeState;
+use super::replicated::Replicated;
+use super::traits::{BoxError, Log, LogDamage, LogReader, StateMachine};
+use crate::raft::Lost;
+use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Index, Member, NodeId, Term, kind};
+
+/// Bytes of entries looked at in one go.
+const SCAN_BYTES: usize = 4 << 20;
+
+/// What the disk held.
+pub(super) struct Booted<S, L> {
+    pub(super) log: L,
+    pub(super) state: Replicated<S>,
+    pub(super) node: NodeState,
+    pub(super) checkpoints: Checkpoints,
+    pub(super) founding: Option<FoundingRecord>,
+    pub(super) lost: Vec<Lost>,
+}
+
+/// Whether the node can go on with it.
+pub(super) enum Boot<S, L> {
+    Ready(Booted<S, L>),
+    BeyondRepair {
+        reason: String,
+        /// Which cluster it belongs to, if that can be read.
+        founding: Option<FoundingRecord>,
+    },
+}
+
+/// Reads the disk, on a thread that may wait. An empty log is begun with the `known` record.
+pub(super) async fn read_disk<S: StateMachine, L: Log>(
+    config: &ReplicaConfig,
+    log: L,
+    known: Option<FoundingRecord>,
+) -> Result<Boot<S, L>, StartError> {
+    let config = config.clone();
+    let booted = tokio::task::spawn_blocking(move || boot(&config, log, known)).await;
+    booted.map_err(|panic| StartError::Other(Box::new(panic)))?
+}
+
+fn boot<S: StateMachine, L: Log>(
+    config: &ReplicaConfig,
+    mut log: L,
+    known: Option<FoundingRecord>,
+) -> Result<Boot<S, L>, StartError> {
+    let mut node = node_state(config.id, &log)?;
+    let failed = |source| StartError::Checkpoints { path: config.dir.clone(), source };
+    let checkpoints = Checkpoints::open(&config.dir).map_err(failed)?;
+    let state: Replicated<S> = checkpoints.load_newest().map_err(failed)?.unwrap_or_else(Replicated::empty);
+    let lost = match examine(&mut log, &node, state.applied)? {
+        Ok(lost) => lost,
+        Err(reason) => {
+            let founding = state.founding.or_else(|| founding_entry(&log.reader()).ok().flatten());
+            return Ok(Boot::BeyondRepair { reason, founding });
+        }
+    };
+    let mut founding = match &state.founding {
+        Some(record) => Some(record.clone()),
+        None => founding_entry(&log.reader())?,
+    };
+    node.starts += 1;
+    let first = known.filter(|_| founding.is_none());
+    if first.is_some() {
+        node.hard_state.term = node.hard_state.term.max(FoundingRecord::ENTRY_ID.term);
+    }
+    founding = founding.or_else(|| first.clone());
+    let entries: Vec<Entry> = first.iter().map(FoundingRecord::entry).collect();
+    log.append(&entries, Some(&node.encode()))?;
+    log.sync()?;
+    info!(
+        id = %config.id, incarnation = %node.me.incarnation, term = %node.hard_state.term,
+        checkpoint = %state.applied, last = %log.reader().last(), "disk read"
+    );
+    Ok(Boot::Ready(Booted { log, state, node, checkpoints, founding, lost }))
+}
+
+/// Who the node is. If its log is empty it gets a new incarnation, which is not stored yet.
+fn node_state<L: Log>(id: NodeId, log: &L) -> Result<NodeState, StartError> {
+    if let Some(blob) = log.state() {
+        let node = NodeState::decode(&blob).ok_or(StartError::State("unknown format"))?;
+        if node.me.id != id {
+            return Err(StartError::OtherNode { expected: id, found: node.me.id });
+        }
+        return Ok(node);
+    }
+    if log.reader().last() != log.reader().base() && log.damage().is_none() {
+        return Err(StartError::State("there are entries but no node state"));
+    }
+    let me = Member::new(id, Incarnation::new(draw_number()?));
+    Ok(NodeState { me, hard_state: HardState::default(), starts: 0, is_given_up: false })
+}
+
+/// Brings the log together with the checkpoint that ends with `applied`, and says what it has lost after that, or why it is
+/// of no use.
+fn examine<L: Log>(log: &mut L, node: &NodeState, applied: EntryId) -> Result<Result<Vec<Lost>, String>, StartError> {
+    let damage = log.damage();
+    if node.is_given_up {
+        return Ok(Err("no other node has what its log has lost".to_owned()));
+    }
+    if damage.is_state_in_doubt {
+        return Ok(Err("its log may have lost the latest vote".to_owned()));
+    }
+    if applied == EntryId::ZERO && is_lost(&damage, FoundingRecord::ENTRY_ID.index) {
+        return Ok(Err("its log has lost the founding record, and there is no checkpoint".to_owned()));
+    }
+    // The last entry of the checkpoint itself may be among what is lost: then it cannot be told from another one there.
+    if is_lost(&damage, applied.index) {
+        return Ok(Err(format!("its log has lost entry {}, which the checkpoint ends with", applied.index)));
+    }
+    reconcile(log, applied)?;
+    if log.damage().ranges.iter().any(|(first, _)| *first <= applied.index) {
+        log.truncate_prefix(applied)?;
+        log.sync()?;
+    }
+    losses(log)
+}
+
+fn is_lost(damage: &LogDamage, index: Index) -> bool {
+    damage.ranges.iter().any(|(first, last)| *first <= index && last.is_none_or(|last| index <= last))
+}
+
+/// The ranges of lost entries, each with the entry after it.
+fn losses<L: Log>(log: &L) -> Result<Result<Vec<Lost>, String>, StartError> {
+    let (reader, mut found) = (log.reader(), Vec::new());
+    for (first, last) in log.damage().ranges {
+        let next = last.map(Index::next).filter(|next| *next <= reader.last().index);
+        let Some(next) = next else {
+            return Ok(Err(format!("its log has lost its end, from entry {first} on")));
+        };
+        let next = reader.read(next..next.next(), 1)?.first().map(Entry::id);
+        let next = next.ok_or(StartError::State("an entry after a lost one is missing"))?;
+        warn!(%first, %next, "entries of the log are lost; this node asks the others for them, and does not lead meanwhile");
+        found.push(Lost { first, next });
+    }
+    Ok(Ok(found))
+}
+
+/// Brings log and checkpoint together. `checkpoint` is the checkpoint's last entry.
+///
+/// | log | verdict |
+/// |---|---|
+/// | begins after it | entries are missing: refused |
+/// | holds it | in order |
+/// | ends before it | the leader committed from its followers, or a received checkpoint was not followed by its reset: the log restarts after it |
+/// | has another entry in its place | a received checkpoint was not followed by its reset: the log restarts after it |
+fn reconcile<L: Log>(log: &mut L, checkpoint: EntryId) -> Result<(), StartError> {
+    let reader = log.reader();
+    if reader.base().index > checkpoint.index {
+        return Err(StartError::Gap { base: reader.base() });
+    }
+    if term_at(&reader, checkpoint) == Some(checkpoint.term) {
+        return Ok(());
+    }
+    warn!(%checkpoint, last = %reader.last(), "the log restarts after the checkpoint");
+    log.reset(checkpoint)?;
+    Ok(log.sync()?)
+}
+
+fn term_at<R: LogReader>(reader: &R, id: EntryId) -> Option<Term> {
+    if id.index == reader.base().index {
+        return Some(reader.base().term);
+    }
+    let within = id.index > reader.base().index && id.index <= reader.last().index;
+    let runs = reader.term_runs();
+    let run = runs.iter().rev().find(|run| run.index <= id.index);
+    run.filter(|_| within).map(|run| run.term)
+}
+
+fn founding_entry<R: LogReader>(reader: &R) -> Result<Option<FoundingRecord>, StartError> {
+    let first = FoundingRecord::ENTRY_ID.index;
+    if reader.base() != EntryId::ZERO || reader.last().index < first {
+        return Ok(None);
+    }
+    let entries = reader.read(first..first.next(), 1)?;
+    let entry = entries.first().filter(|entry| entry.kind() == kind::FOUNDING);
+    let record = entry.and_then(|entry| FoundingRecord::decode(&entry.payload()));
+    record.map(Some).ok_or(StartError::State("the log does not begin with a founding record"))
+}
+
+/// The configurations in the log after `applied`, and where they stand. The core must know of them before any is applied;
+/// those that are lost it learns when they are repaired.
+pub(super) fn configurations_after<R: LogReader>(
+    reader: &R,
+    applied: Index,
+    lost: &[Lost],
+) -> Result<Vec<(Index, Configuration)>, StartError> {
+    let mut first = applied.max(reader.base().index).next();
+    let mut found = Vec::new();
+    let ends = lost.iter().map(|lost| (lost.first, lost.next.index));
+    let last = reader.last().index.next();
+    for (end, go_on) in ends.chain([(last, last)]) {
+        while first < end {
+            let entries = reader.read(first..end, SCAN_BYTES)?;
+            let read = entries.last().ok_or(StartError::State("entries of the log are missing"))?;
+            first = read.index().next();
+            for entry in entries.iter().filter(|entry| entry.kind() == kind::CONFIGURATION) {
+                let configuration = Configuration::decode(&entry.payload());
+                let configuration =
+                    configuration.ok_or(StartError::State("a configuration in the log is unreadable"))?;
+                found.push((entry.index(), configuration));
+            }
+        }
+        first = first.max(go_on);
+    }
+    Ok(found)
+}
+
+/// The stamp of the last entry, which is the greatest in the log.
+pub(super) fn last_stamp_ms<R: LogReader>(reader: &R) -> Result<u64, StartError> {
+    let last = reader.last().index;
+    if last == reader.base().index {
+        return Ok(0);
+    }
+    Ok(reader.read(last..last.next(), 1)?.first().map_or(0, Entry::stamp_ms))
+}
+
+pub(super) fn draw_number() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::Other(BoxError::from(error.to_string())))?;
+    Ok(u64::from_le_bytes(bytes))
+}
