@@ -34,11 +34,13 @@ fn core(node: usize) -> Raft {
     let boot = Boot {
         hard_state: HardState { term: Term::ZERO, voted_for: None },
         configuration: Configuration::new((0..3).map(member).collect()),
+        configurations: Vec::new(),
         base: EntryId::ZERO,
         terms: Vec::new(),
         last: Index::ZERO,
         applied: Index::ZERO,
         stamp_ms: 0,
+        lost: Vec::new(),
     };
     Raft::new(member(node), Options::default(), boot, Duration::ZERO)
 }
@@ -49,7 +51,7 @@ impl Cores {
         let rafts = (0..3).map(core).collect();
         let mut cores = Cores { rafts, flying: VecDeque::new(), now: Duration::ZERO, applied: 0, leader: 0 };
         for (from, to) in (0..9).map(|pair| (pair / 3, pair % 3)).filter(|(from, to)| from != to) {
-            cores.rafts[from].handle_connected(cores.now, member(to).id, 1);
+            cores.rafts[from].handle_connected(cores.now, member(to), 1);
         }
         cores.now = Duration::from_secs(2);
         cores.rafts[0].handle_timeout(cores.now);
@@ -83,7 +85,7 @@ impl Cores {
     fn drain(&mut self, node: usize) {
         while let Some(output) = self.rafts[node].poll_output() {
             match output {
-                Output::Send { to, message } => self.flying.push_back((node, to.get() as usize - 1, message)),
+                Output::Send { to, message } => self.flying.push_back((node, to.id.get() as usize - 1, message)),
                 Output::Write(write) => self.rafts[node].handle_durable(self.now, write.into_durable()),
                 Output::Apply(Apply::Entries(entries)) => self.applied += entries.len() as u64,
                 Output::Role(_) => {}

@@ -8,7 +8,9 @@ mod lone;
 mod membership;
 mod random;
 mod rules;
+mod scenario;
 mod sim;
+mod trace;
 
 use bytes::BytesMut;
 

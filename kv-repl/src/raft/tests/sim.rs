@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use super::trace::say;
 use crate::message::{InstallSnapshot, Message, Proposal};
 use crate::raft::{
     Apply, Boot, LogRead, LogReadResult, Lost, Options, Output, Raft, Role, SendSnapshot, SnapshotProgress, Write,
@@ -39,6 +40,7 @@ pub(super) struct Node {
     pub(super) applied: Vec<Entry>,
 }
 
+#[derive(Clone)]
 struct Flying {
     at: Duration,
     from: Member,
@@ -67,6 +69,9 @@ pub(super) struct Sim {
     leaders: BTreeMap<Term, Member>,
     reads: BTreeMap<(usize, u64), Index>,
     next_token: u64,
+    /// Messages wait until they are delivered one by one, and what happens is noted.
+    is_manual: bool,
+    pub(super) trace: Vec<String>,
     pub(super) reads_answered: u64,
     pub(super) lease_reads: u64,
     /// How often a node was told to lead.
@@ -196,6 +201,8 @@ impl Sim {
             leaders: BTreeMap::new(),
             reads: BTreeMap::new(),
             next_token: 0,
+            is_manual: false,
+            trace: Vec::new(),
             reads_answered: 0,
             lease_reads: 0,
             transfers: 0,
@@ -204,6 +211,107 @@ impl Sim {
         };
         (0..count + spares).for_each(|node| sim.start(node));
         sim
+    }
+
+    /// A cluster in which nothing happens by itself.
+    pub(super) fn manual(count: usize, spares: usize, options: Options) -> Sim {
+        let mut sim = Sim::with_options(count, spares, 1, options);
+        (sim.is_manual, sim.checkpoint_pieces) = (true, 1);
+        sim
+    }
+
+    fn note(&mut self, node: usize, said: &str) {
+        if self.is_manual {
+            self.trace.push(format!("{} {said}", node + 1));
+        }
+    }
+
+    /// The next moment that a node waits for has come.
+    pub(super) fn time_out(&mut self, node: usize) {
+        self.now = self.raft(node).poll_timeout().map_or(self.now, |at| at.max(self.now));
+        let now = self.now;
+        self.raft(node).handle_timeout(now);
+        self.drain(node);
+    }
+
+    /// Carries out what a node wants done.
+    pub(super) fn flush(&mut self, node: usize) {
+        self.drain(node);
+    }
+
+    /// The messages between two nodes that wait now arrive, in order, at most `count` of them.
+    pub(super) fn deliver(&mut self, from: usize, to: usize, count: usize) {
+        let mut left = count;
+        let is_due = |flying: &Flying| {
+            let is_due = left > 0 && position(flying.from.id) == from && position(flying.to.id) == to;
+            left -= usize::from(is_due);
+            is_due
+        };
+        let (due, later): (Vec<Flying>, _) = std::mem::take(&mut self.flying).into_iter().partition(is_due);
+        self.flying = later;
+        for flying in due {
+            let is_there = self.nodes[to].raft.is_some() && self.nodes[to].me == flying.to;
+            if is_there && !self.cuts.contains(&(from, to)) {
+                self.trace.push(format!("{} -> {} {}", from + 1, to + 1, say(&flying.message)));
+                let now = self.now;
+                self.raft(to).handle_message(now, flying.from, flying.message);
+                self.drain(to);
+                self.check_log(to);
+            }
+        }
+    }
+
+    /// Those messages are lost.
+    pub(super) fn discard(&mut self, from: usize, to: usize) {
+        self.flying.retain(|flying| position(flying.from.id) != from || position(flying.to.id) != to);
+    }
+
+    /// Those messages will come twice.
+    pub(super) fn double(&mut self, from: usize, to: usize) {
+        let is_meant = |flying: &&Flying| position(flying.from.id) == from && position(flying.to.id) == to;
+        let doubled: Vec<Flying> = self.flying.iter().filter(is_meant).cloned().collect();
+        self.flying.extend(doubled);
+    }
+
+    /// Syncs and deliveries, until nothing waits any more.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..1000 {
+            (0..self.nodes.len()).for_each(|node| self.sync(node));
+            (0..self.nodes.len()).for_each(|node| self.give_up(node));
+            match self.flying.first().map(|first| (position(first.from.id), position(first.to.id))) {
+                Some((from, to)) => self.deliver(from, to, usize::MAX),
+                None if self.nodes.iter().all(|node| node.hangs || node.queue.is_empty() && node.repair.is_empty()) => {
+                    return;
+                }
+                None => {}
+            }
+        }
+        panic!("messages go to and fro for ever");
+    }
+
+    /// A node starts with entries of these terms on its disk, each too large to share a message with another.
+    pub(super) fn set_log(&mut self, node: usize, terms: impl Iterator<Item = u64>, term: u64) {
+        self.crash_losing_all(node);
+        let payload = [b'x'; 150];
+        let entry = |(at, term): (u64, u64)| {
+            let id = EntryId::new(Term::new(term), Index::new(at));
+            Entry::encode(&mut BytesMut::new(), id, 0, kind::COMMAND, &payload)
+        };
+        let entries = (1..).zip(terms).map(entry).collect();
+        let hard_state = HardState { term: Term::new(term), voted_for: None };
+        self.nodes[node].disk = Disk { entries, hard_state, ..Disk::default() };
+        self.start(node);
+    }
+
+    pub(super) fn sync_now(&mut self, node: usize) {
+        self.sync(node);
+    }
+
+    /// Power off: nothing that was not synced survives.
+    pub(super) fn crash_losing_all(&mut self, node: usize) {
+        self.nodes[node].queue.clear();
+        self.crash(node);
+        self.flying.retain(|flying| position(flying.to.id) != node);
     }
 
     /// A number below `below`.
@@ -430,7 +538,7 @@ impl Sim {
     }
 
     /// Every node in a line, for whoever has to understand a failure.
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let line = |node: &Node| match &node.raft {
             None => format!("{} is down", node.me),
             Some(raft) => format!(
@@ -478,11 +586,17 @@ impl Sim {
                 self.drain(node);
             }
             self.check_log(node);
-            if std::mem::take(&mut self.nodes[node].is_hopeless) {
-                self.given_up += 1;
-                self.wipe(node);
-                self.start(node);
-            }
+            self.give_up(node);
+        }
+    }
+
+    /// Replaces a disk that is of no use any more.
+    fn give_up(&mut self, node: usize) {
+        if std::mem::take(&mut self.nodes[node].is_hopeless) {
+            self.note(node, "begins again with an empty disk");
+            self.given_up += 1;
+            self.wipe(node);
+            self.start(node);
         }
     }
 
@@ -495,6 +609,9 @@ impl Sim {
             assert_eq!(&disk.entries[at], entry, "what takes the place of a lost entry is that entry");
             assert!(disk.lost.remove(&entry.index()), "only what is lost is repaired");
             self.repaired += 1;
+            if self.is_manual {
+                self.trace.push(format!("{} repairs {}", node + 1, entry.id()));
+            }
         }
         if !repair.is_empty() {
             raft.handle_repaired(now, &std::mem::take(repair));
@@ -533,10 +650,14 @@ impl Sim {
             Output::ReadLog(request) => {
                 let disk = &self.nodes[node].disk;
                 let found = request.from.get().checked_sub(disk.base.index.get() + 1);
-                let entries: Vec<Entry> =
-                    found.map_or(Vec::new(), |skip| disk.entries.iter().skip(skip as usize).take(4).cloned().collect());
-                let readable = |entry: &&Entry| !disk.lost.contains(&entry.index());
-                let entries: Vec<Entry> = entries.iter().take_while(readable).cloned().collect();
+                let stored = found.and_then(|skip| disk.entries.get(skip as usize..)).unwrap_or_default();
+                let mut bytes = 0;
+                let is_read = |entry: &&Entry| {
+                    bytes += entry.frame().len();
+                    let fits = bytes == entry.frame().len() || bytes <= request.bytes_max;
+                    fits && !disk.lost.contains(&entry.index())
+                };
+                let entries: Vec<Entry> = stored.iter().take_while(is_read).cloned().collect();
                 let gone = entries.is_empty();
                 let result = if gone { LogReadResult::Gone } else { LogReadResult::Entries(entries) };
                 let now = self.now;
@@ -549,17 +670,22 @@ impl Sim {
             Output::SnapshotPiece { from, piece } => self.take_piece(node, from, &piece),
             Output::Restore { last } => {
                 assert!(last.index.get() as usize > self.nodes[node].applied.len(), "only what is ahead is restored");
+                self.note(node, &format!("restores {last}"));
                 self.nodes[node].applied = self.committed[..last.index.get() as usize].to_vec();
             }
             Output::ReadReady { token, index } => {
                 let must_see = self.reads.remove(&(node, token)).expect("asked once, answered once");
                 assert!(index >= must_see, "stale read: {index} after {must_see} was committed");
                 self.reads_answered += 1;
+                self.note(node, &format!("reads at {index}"));
             }
             Output::ReadRejected { token } => {
+                self.note(node, "cannot read");
                 self.reads.remove(&(node, token)).expect("asked once, answered once");
             }
             Output::Role(change) => {
+                let leader = change.leader.map_or(String::new(), |leader| format!(", led by {leader}"));
+                self.note(node, &format!("is {:?} in {}{leader}", change.role, change.term));
                 if change.role == Role::Leader {
                     let me = self.nodes[node].me;
                     let first = *self.leaders.entry(change.term).or_insert(me);
@@ -696,6 +822,7 @@ impl Sim {
                 );
             }
         }
+        self.note(node, &format!("applies {}", entry.id()));
         self.nodes[node].applied.push(entry);
     }
 }
