@@ -8,6 +8,8 @@
 //! sleep until `poll_timeout`. A vector is never synced, so nothing here outlasts the process; a real driver calls
 //! `into_durable` only when the sync has returned.
 
+#![expect(clippy::print_stdout, reason = "it shows what happens")]
+
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};

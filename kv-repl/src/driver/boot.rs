@@ -34,7 +34,7 @@ pub(super) struct Booted<S, L> {
 
 /// Whether the node can go on with it.
 pub(super) enum Boot<S, L> {
-    Ready(Booted<S, L>),
+    Ready(Box<Booted<S, L>>),
     BeyondRepair {
         reason: String,
         /// Which cluster it belongs to, if that can be read.
@@ -86,7 +86,7 @@ fn boot<S: StateMachine, L: Log>(
         id = %config.id, incarnation = %node.me.incarnation, term = %node.hard_state.term,
         checkpoint = %state.applied, last = %log.reader().last(), "disk read"
     );
-    Ok(Boot::Ready(Booted { log, state, node, checkpoints, founding, lost }))
+    Ok(Boot::Ready(Box::new(Booted { log, state, node, checkpoints, founding, lost })))
 }
 
 /// Who the node is. If its log is empty it gets a new incarnation, which is not stored yet.

@@ -169,7 +169,7 @@ mod composed {
                     }
                 }
             };
-            Ok(Replica::run(config, booted, transport))
+            Ok(Replica::run(config, *booted, transport))
         }
     }
 

@@ -74,7 +74,7 @@ impl<S: StateMachine> Replica<S> {
         config.validate()?;
         let booted = boot::read_disk(&config, log, None).await?;
         match booted {
-            Boot::Ready(booted) => Ok(Replica::run(config, booted, transport)),
+            Boot::Ready(booted) => Ok(Replica::run(config, *booted, transport)),
             Boot::BeyondRepair { reason, .. } => Err(StartError::Damaged(reason)),
         }
     }

@@ -1,7 +1,7 @@
 //! Logs that have lost entries.
 
 use super::id;
-use super::lone::{SECOND, append, granted, outputs, results, vote};
+use super::lone::{SECOND, append, granted, heartbeat, outputs, results, vote};
 use super::sim::{Sim, member};
 use crate::message::{AppendResult, FetchEntries, FetchEntriesReply, FetchResult, Message};
 use crate::raft::tests::{entries, index};
@@ -117,7 +117,7 @@ fn a_disk_is_given_up_only_on_the_word_of_the_leader() {
         now += SECOND * 2;
         assert!(!is_given_up(&mut raft, 1, now) && !is_given_up(&mut raft, 2, now), "nobody leads");
     }
-    raft.handle_message(now, member(2), append(2, id(1, 9), 0, 10..=9));
+    raft.handle_message(now, member(2), heartbeat(2, id(1, 9), 0));
     let mut told = [false, false];
     for _ in 0..8 {
         now += SECOND * 2;

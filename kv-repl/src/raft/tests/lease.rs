@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lone::{SECOND, append, durable_at, elected_with, follower_with, granted, outputs};
+use super::lone::{SECOND, durable_at, elected_with, follower_with, granted, heartbeat, outputs};
 use super::sim::{Sim, member};
 use super::{id, index};
 use crate::message::{Message, VoteRequest};
@@ -72,13 +72,13 @@ fn a_lease_does_not_survive_an_order_to_stand_for_election() {
 fn thesis_4_2_3_who_hears_a_leader_votes_only_for_whom_the_leader_has_told_to_stand() {
     let mut raft = follower_with(3, Options::default());
     let heard = SECOND * 5;
-    raft.handle_message(heard, member(1), append(1, id(1, 3), 0, 4..=3));
+    raft.handle_message(heard, member(1), heartbeat(1, id(1, 3), 0));
     outputs(&mut raft, heard);
     assert_eq!(votes(&mut raft, heard + MS * 499, vote(2, false)), [false]);
     assert_eq!(raft.term(), Term::new(1), "nor does it take the term");
     assert_eq!(votes(&mut raft, heard + MS * 499, vote(2, true)), [true]);
     let mut raft = follower_with(3, Options::default());
-    raft.handle_message(heard, member(1), append(1, id(1, 3), 0, 4..=3));
+    raft.handle_message(heard, member(1), heartbeat(1, id(1, 3), 0));
     outputs(&mut raft, heard);
     assert_eq!(votes(&mut raft, heard + MS * 500, vote(2, false)), [true], "it has been silent for long enough");
 }

@@ -56,6 +56,13 @@ pub(super) fn append(term: u64, prev: EntryId, committed: u64, new: std::ops::Ra
     Message::AppendEntries(AppendEntries { term, prev, committed: index(committed), round: 1, connection: 1, entries })
 }
 
+/// AppendEntries without any.
+pub(super) fn heartbeat(term: u64, prev: EntryId, committed: u64) -> Message {
+    let mut message = append(term, prev, committed, 1..=1);
+    message.entries_mut().expect("it has some").clear();
+    message
+}
+
 pub(super) fn vote(term: u64, last: EntryId) -> Message {
     Message::RequestVote(VoteRequest { term: Term::new(term), last, is_ordered: false })
 }

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::lone::{SECOND, append, durable_at, elected, follower, granted, outputs, results, vote};
+use super::lone::{SECOND, append, durable_at, elected, follower, granted, heartbeat, outputs, results, vote};
 use super::sim::{STEP, Sim, member};
 use super::{id, index};
 use crate::message::{AppendEntries, AppendResult, Message, Proposal};
@@ -388,7 +388,7 @@ fn a_node_that_comes_to_vote_stands_for_election_when_its_leader_is_gone() {
     let mut raft = follower(3);
     raft.handle_message(SECOND, member(1), configuring(3, &of(&[1, 2])));
     outputs(&mut raft, SECOND);
-    let news = append(2, id(2, 4), 4, 5..=4);
+    let news = heartbeat(2, id(2, 4), 4);
     raft.handle_message(SECOND, member(1), news);
     outputs(&mut raft, SECOND);
     assert_eq!(raft.poll_timeout(), None);

@@ -61,7 +61,7 @@ fn disturb(sim: &mut Sim, number: u64, counts: &mut Counts) {
     let leader = sim.leader().unwrap_or(node);
     match sim.draw(200) {
         0..=1 if sim.nodes[node].raft.is_some() => sim.crash(node),
-        2 if number % 3 == 0 => {
+        2 if number.is_multiple_of(3) => {
             for node in 0..count {
                 if sim.nodes[node].raft.is_some() {
                     sim.crash(node);
@@ -78,7 +78,7 @@ fn disturb(sim: &mut Sim, number: u64, counts: &mut Counts) {
             (0..count).for_each(|node| sim.read_by_lease(node));
         }
         61..=120 => {
-            sim.propose(if number % 5 == 0 { node } else { leader }, &format!("command {number}"));
+            sim.propose(if number.is_multiple_of(5) { node } else { leader }, &format!("command {number}"));
         }
         121..=123 if sim.nodes[leader].raft.is_some() => {
             let (now, to) = (sim.now, sim.nodes[other].me.id);
@@ -156,6 +156,7 @@ fn settled(sim: &Sim) -> Option<Configuration> {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the counts are worth reading")]
 fn safe_under_faults_and_live_after_them() {
     let seeds: Vec<u64> = match std::env::var("KV_SEED") {
         Ok(seed) => vec![seed.parse().expect("KV_SEED is a number")],

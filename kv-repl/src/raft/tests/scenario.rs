@@ -205,6 +205,7 @@ impl Scenario {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a transcript is read to the end")]
 fn every_scenario_goes_as_its_transcript_says() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/scenarios");
     let is_update = std::env::var_os("KV_UPDATE_SCENARIOS").is_some();
