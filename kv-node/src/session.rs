@@ -211,6 +211,7 @@ pub(crate) fn write_error(node: &Node, error: WriteError) -> Frame {
             "CLUSTERDOWN no leader: no majority of the nodes could be reached in time; nothing was written"
         }
         WriteError::DiskFull => "MISCONF the disk of the leader is full: free space on it; nothing was written",
+        WriteError::Diverged => "CLUSTERDOWN the state of this node is not that of the majority; nothing was written",
         WriteError::Unknown => "UNKNOWN no confirmation in time: the write may or may not have been applied",
         WriteError::Stopped => "UNKNOWN this node is stopping: the write may or may not have been applied",
         WriteError::TooLarge => "ERR the command is too large to be replicated; nothing was written",
@@ -223,6 +224,7 @@ fn read_error(node: &Node, error: ReadError) -> Frame {
         ReadError::NoLeader => {
             "CLUSTERDOWN no leader: no majority of the nodes could be reached in time; nothing was read"
         }
+        ReadError::Diverged => "CLUSTERDOWN the state of this node is not that of the majority; nothing was read",
         ReadError::Stopped => "CLUSTERDOWN this node is stopping; nothing was read",
     })
 }

@@ -1,6 +1,6 @@
 //! One store without replication, for tests of everything around it.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -104,6 +104,8 @@ impl Backend for Single {
             hash_index: applied,
             state_hash: [9; 32],
             cluster: self.refusal.is_none().then_some([1; 32]),
+            configuration: Arc::default(),
+            is_damaged: false,
             peers: Vec::new(),
         }
     }

@@ -29,6 +29,8 @@ pub enum Message {
     InstallSnapshot(InstallSnapshot),
     /// Answer to [`Message::InstallSnapshot`].
     InstallSnapshotReply(InstallSnapshotReply),
+    /// A replica has applied a mark, with this state hash.
+    Marked(Marked),
     /// Entries that were lost, and another node may have.
     FetchEntries(FetchEntries),
     /// Answer to [`Message::FetchEntries`].
@@ -164,6 +166,17 @@ pub enum SnapshotResult {
     StaleTerm,
 }
 
+/// A replica's state hash at a mark, told to the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// The sender's term.
+    pub term: Term,
+    /// The mark's position.
+    pub index: Index,
+    /// The state hash there.
+    pub hash: [u8; 32],
+}
+
 /// Asks for entries that the sender's log has lost, of whoever has the same log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchEntries {
@@ -249,6 +262,7 @@ impl Message {
             Message::AppendEntriesReply(reply) => reply.term,
             Message::InstallSnapshot(piece) => piece.term,
             Message::InstallSnapshotReply(reply) => reply.term,
+            Message::Marked(marked) => marked.term,
             Message::FetchEntries(request) => request.term,
             Message::FetchEntriesReply(reply) => reply.term,
             Message::ReadIndex(request) => request.term,
@@ -289,6 +303,7 @@ impl Message {
             Message::AppendEntriesReply(_) => "AppendEntriesReply",
             Message::InstallSnapshot(_) => "InstallSnapshot",
             Message::InstallSnapshotReply(_) => "InstallSnapshotReply",
+            Message::Marked(_) => "Marked",
             Message::FetchEntries(_) => "FetchEntries",
             Message::FetchEntriesReply(_) => "FetchEntriesReply",
             Message::ReadIndex(_) => "ReadIndex",

@@ -100,10 +100,12 @@ pub mod kind {
     pub const SKIP: Kind = Kind(5);
     /// Who votes and who learns from here on (thesis, chapter 4).
     pub const CONFIGURATION: Kind = Kind(6);
+    /// The state hash that a majority had at a mark: see [`Agreed`](crate::raft::Agreed).
+    pub const AGREED: Kind = Kind(7);
 
     /// Whether only the core makes entries of this kind, or the founder.
     pub fn is_reserved(kind: Kind) -> bool {
-        matches!(kind, NOOP | FOUNDING | CONFIGURATION)
+        matches!(kind, NOOP | FOUNDING | CONFIGURATION | AGREED)
     }
 
     /// Whether a node may ask the leader to append this: the rest is only for leaders and founders to make.

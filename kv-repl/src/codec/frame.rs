@@ -233,6 +233,7 @@ mod tests {
                 data: Bytes::from_static(b"piece"),
             }),
             Message::TimeoutNow(TimeoutNow { term: Term::new(4) }),
+            Message::Marked(Marked { term: Term::new(4), index: Index::new(7), hash: [9; 32] }),
             Message::FetchEntries(FetchEntries { term: Term::new(4), token: 78, first: Index::new(7), next: id }),
             Message::ReadIndex(ReadIndex { term: Term::new(4), token: 77 }),
             Message::ReadIndexReply(ReadIndexReply { term: Term::new(4), token: 77, index: Some(Index::new(3)) }),

@@ -5,8 +5,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::frame::Frame;
 use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, FetchEntries, FetchEntriesReply, FetchResult, Forward,
-    InstallSnapshot, InstallSnapshotReply, Message, Proposal, ReadIndex, ReadIndexReply, SnapshotResult, TimeoutNow,
-    VoteReply, VoteRequest,
+    InstallSnapshot, InstallSnapshotReply, Marked, Message, Proposal, ReadIndex, ReadIndexReply, SnapshotResult,
+    TimeoutNow, VoteReply, VoteRequest,
 };
 use crate::types::{EntryId, Incarnation, Index, Kind, Member, NodeId, Term};
 
@@ -53,6 +53,7 @@ mod tag {
     pub(super) const TIMEOUT_NOW: u8 = 27;
     pub(super) const FETCH_ENTRIES: u8 = 28;
     pub(super) const FETCH_ENTRIES_REPLY: u8 = 29;
+    pub(super) const MARKED: u8 = 30;
 }
 
 /// Writes the head of `frame` and gives its tag. Entries are not part of the head.
@@ -142,6 +143,12 @@ fn put_message(message: &Message, out: &mut BytesMut) -> u8 {
         Message::AppendEntriesReply(reply) => put_append_reply(reply, out),
         Message::InstallSnapshot(piece) => put_install(piece, out),
         Message::InstallSnapshotReply(reply) => put_install_reply(reply, out),
+        Message::Marked(marked) => {
+            put_term(marked.term, out);
+            put_index(marked.index, out);
+            out.put_slice(&marked.hash);
+            tag::MARKED
+        }
         Message::FetchEntries(request) => put_fetch(request, out),
         Message::FetchEntriesReply(reply) => put_fetch_reply(reply, out),
         Message::ReadIndex(request) => {
@@ -171,6 +178,12 @@ fn take_message(tag: u8, head: &mut Bytes) -> Option<Message> {
         tag::APPEND_ENTRIES_REPLY => Message::AppendEntriesReply(take_append_reply(head)?),
         tag::INSTALL_SNAPSHOT => Message::InstallSnapshot(take_install(head)?),
         tag::INSTALL_SNAPSHOT_REPLY => Message::InstallSnapshotReply(take_install_reply(head)?),
+        tag::MARKED => {
+            let (term, index) = (take_term(head)?, take_index(head)?);
+            let mut hash = [0; 32];
+            head.try_copy_to_slice(&mut hash).ok()?;
+            Message::Marked(Marked { term, index, hash })
+        }
         tag::FETCH_ENTRIES => Message::FetchEntries(take_fetch(head)?),
         tag::FETCH_ENTRIES_REPLY => Message::FetchEntriesReply(take_fetch_reply(head)?),
         tag::READ_INDEX => {

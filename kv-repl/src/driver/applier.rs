@@ -12,11 +12,13 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info};
 
 use super::checkpoints::Checkpoints;
+use super::identity::short;
 use super::replicated::{Effect, Replicated};
 use super::shared::{Answer, Shared, mark_of};
 use super::task::Own;
 use super::threads;
 use super::traits::{LogReader, StateMachine};
+use crate::raft::Agreed;
 use crate::types::{Entry, Index, NodeId};
 
 /// Entries applied under one write lock.
@@ -123,8 +125,10 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
             let mut state = self.shared.state.write();
             for entry in chunk {
                 let effect = state.apply(entry);
-                if let Effect::Mark { .. } = effect {
-                    self.shared.note_mark(mark_of(&state));
+                match &effect {
+                    Effect::Mark { waiting } => self.note_mark(&state, waiting.is_some()),
+                    Effect::Agreed(agreed) => self.compare(*agreed),
+                    _ => {}
                 }
                 effects.push((entry.index(), effect));
                 progress.log_bytes += entry.frame().len() as u64;
@@ -136,13 +140,39 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         }
     }
 
+    /// Notes the state hash, and tells the core. The state itself is kept only if somebody wants to look at it.
+    fn note_mark(&self, state: &Replicated<S>, is_wanted: bool) {
+        let hash = if is_wanted {
+            let mark = mark_of(state);
+            let hash = mark.hash;
+            self.shared.note_mark(mark);
+            hash
+        } else {
+            state.state_hash()
+        };
+        self.shared.note_hash(state.applied.index, hash);
+        self.tell_core(Own::Marked(state.applied.index, hash));
+    }
+
+    /// A majority had this hash. If this replica had another one its state is wrong, and it must serve nobody.
+    fn compare(&self, agreed: Agreed) {
+        let Some(own) = self.shared.hash_at(agreed.index).filter(|own| *own != agreed.hash) else { return };
+        error!(
+            index = %agreed.index, own = %short(&own), majority = %short(&agreed.hash),
+            "the state of this node is not that of the majority: it serves nobody any more. Move its directory away and \
+             start it with an empty one: the others give it their state"
+        );
+        self.shared.is_diverged.store(true, Ordering::Release);
+        self.tell_core(Own::Diverged);
+    }
+
     /// Gives the effects to those of this process that wait for them.
     fn deliver(&self, effects: &mut Vec<(Index, Effect<S::Outcome>)>, progress: &mut Progress) {
         self.shared.answer(effects.drain(..).filter_map(|(index, effect)| match effect {
             Effect::Outcome { session, sequence, outcome } if Some(session) == progress.session => {
                 Some((sequence, Answer::Outcome(outcome)))
             }
-            Effect::Mark { session, sequence } if Some(session) == progress.session => {
+            Effect::Mark { waiting: Some((session, sequence)) } if Some(session) == progress.session => {
                 Some((sequence, Answer::Marked(index)))
             }
             Effect::Skipped { session, sequence } if Some(session) == progress.session => {

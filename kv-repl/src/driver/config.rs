@@ -30,6 +30,9 @@ pub struct ReplicaConfig {
     /// checkpoint before the newest, so it occupies a little over twice this much; up to eight times more on a leader whose
     /// followers are catching up.
     pub checkpoint_log_bytes: u64,
+    /// How often the replicas compare their states, if something has been written: each notes its state hash at the same
+    /// entry, and one that differs from the majority stops and says so.
+    pub compare_interval: Duration,
     /// Bytes of a segment of the log, for [`Replica::open`](crate::Replica::open).
     pub log_segment_bytes: u64,
 }
@@ -46,6 +49,7 @@ impl ReplicaConfig {
             write_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(10),
             checkpoint_log_bytes: 64 << 20,
+            compare_interval: Duration::from_secs(10),
             log_segment_bytes: 64 << 20,
         }
     }

@@ -12,6 +12,7 @@ mod defaults;
 pub(crate) mod founding;
 mod identity;
 mod log_writer;
+mod marks;
 mod origin;
 mod peers;
 mod reads;

@@ -1,6 +1,7 @@
 //! The handle to a running node.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -92,6 +93,10 @@ pub enum WriteError {
     /// The command is longer than [`COMMAND_BYTES_MAX`].
     #[error("the command is longer than {COMMAND_BYTES_MAX} bytes")]
     TooLarge,
+    /// The state of this node is not that of the majority: it serves nobody until it has been replaced. The write was not
+    /// made.
+    #[error("the state of this node is not that of the majority; the write was not made")]
+    Diverged,
     /// This node has stopped. Writes that it had handed on may or may not happen.
     #[error("this node has stopped; the write may or may not have been made")]
     Stopped,
@@ -103,6 +108,9 @@ pub enum ReadError {
     /// No leader confirmed in time that nothing newer exists.
     #[error("no leader could be reached in time")]
     NoLeader,
+    /// The state of this node is not that of the majority: it serves nobody until it has been replaced.
+    #[error("the state of this node is not that of the majority")]
+    Diverged,
     /// This node has stopped.
     #[error("this node has stopped")]
     Stopped,
@@ -183,7 +191,11 @@ impl<S: StateMachine> Replica<S> {
     pub async fn submit(&self, commands: Vec<Bytes>) -> Vec<Result<S::Outcome, WriteError>> {
         let fits: Vec<bool> = commands.iter().map(|command| command.len() <= COMMAND_BYTES_MAX).collect();
         let taken = commands.into_iter().filter(|command| command.len() <= COMMAND_BYTES_MAX);
-        let result = self.replicate(taken.map(|command| (kind::COMMAND, command)).collect()).await;
+        let result = if self.is_diverged() {
+            Err(WriteError::Diverged)
+        } else {
+            self.replicate(taken.map(|command| (kind::COMMAND, command)).collect()).await
+        };
         let mut answers = result.map(Vec::into_iter);
         let mut next = || match &mut answers {
             Err(error) => Err(*error),
@@ -212,6 +224,7 @@ impl<S: StateMachine> Replica<S> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
+
         let deadline = Instant::now() + self.inner.write_timeout;
         let bytes: usize = commands.iter().map(|(_, command)| command.len()).sum();
         let room = self.inner.room.clone().acquire_many_owned(room_for(bytes));
@@ -255,7 +268,14 @@ impl<S: StateMachine> Replica<S> {
             self.inner.reads.send(reply).await.map_err(|_| ReadError::Stopped)?;
             ready.await.map_err(|_| ReadError::Stopped)
         };
-        timeout(self.inner.read_timeout, ready).await.unwrap_or(Err(ReadError::NoLeader))
+        let applied = timeout(self.inner.read_timeout, ready).await.unwrap_or(Err(ReadError::NoLeader))?;
+        if self.is_diverged() { Err(ReadError::Diverged) } else { Ok(applied) }
+    }
+
+    /// Whether this node has found that its state is not that of the majority. Then it refuses reads and writes, and does
+    /// not lead; it goes on as a voter, and [`Replica::read`] and [`Replica::marked`] show what is wrong. Replace its disk.
+    pub fn is_diverged(&self) -> bool {
+        self.inner.shared.is_diverged.load(Ordering::Acquire)
     }
 
     /// Looks at the state as this node has it now; stale unless [`Replica::barrier`] was awaited before. Applying waits

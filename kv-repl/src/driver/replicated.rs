@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::founding::FoundingRecord;
 use super::sessions::{Admission, Sessions};
 use super::traits::{CheckpointMeta, StateMachine};
+use crate::raft::Agreed;
 use crate::types::{Configuration, Entry, EntryId, Index, NodeId, kind};
 
 const BLOB_VERSION: u8 = 2;
@@ -31,8 +32,10 @@ pub(crate) enum Effect<O> {
     Session { session: u64, node: NodeId, nonce: u64 },
     /// A command was executed.
     Outcome { session: u64, sequence: u64, outcome: O },
-    /// A mark was passed: note the state hash.
-    Mark { session: u64, sequence: u64 },
+    /// A mark was passed: note the state hash. Somebody waits for it, unless the leader made it.
+    Mark { waiting: Option<(u64, u64)> },
+    /// What a majority noted at a mark.
+    Agreed(Agreed),
     /// A command that its client has given up was passed over for good.
     Skipped { session: u64, sequence: u64 },
     /// A command was not executed, because one before it is missing.
@@ -85,7 +88,11 @@ impl<S: StateMachine> Replicated<S> {
                 let outcome = state.machine.apply(entry.index(), state.stamp_ms, command);
                 Effect::Outcome { session, sequence, outcome }
             }),
-            kind::MARK => self.admit(&mut payload, |_, session, sequence, _| Effect::Mark { session, sequence }),
+            kind::MARK if payload.is_empty() => Effect::Mark { waiting: None },
+            kind::MARK => {
+                self.admit(&mut payload, |_, session, sequence, _| Effect::Mark { waiting: Some((session, sequence)) })
+            }
+            kind::AGREED => Agreed::decode(&payload).map_or(Effect::Nothing, Effect::Agreed),
             kind::SKIP => self.admit(&mut payload, |_, session, sequence, _| Effect::Skipped { session, sequence }),
             kind::SESSION => self.apply_session(entry.index(), payload),
             // The record is the first entry of every log; anywhere else it would wipe the state.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -25,6 +25,10 @@ pub(crate) struct Shared<S: StateMachine> {
     waiting_reads: Mutex<Vec<(Index, oneshot::Sender<Index>)>>,
     pending: Mutex<PendingWrites<S::Outcome>>,
     marks: Mutex<VecDeque<Mark<S>>>,
+    /// The state is not that of the majority.
+    pub(crate) is_diverged: AtomicBool,
+    /// State hashes at the last marks.
+    hashes: Mutex<VecDeque<(Index, [u8; 32])>>,
     /// Where the core stands, as of its last turn.
     pub(crate) core: watch::Sender<CoreView>,
     /// What is known of the other nodes.
@@ -110,6 +114,8 @@ impl<S: StateMachine> Shared<S> {
             waiting_reads: Mutex::new(Vec::new()),
             pending: Mutex::new(PendingWrites { batches: VecDeque::new(), next: 1 }),
             marks: Mutex::new(VecDeque::new()),
+            is_diverged: AtomicBool::new(false),
+            hashes: Mutex::new(VecDeque::new()),
             core: watch::Sender::new(CoreView {
                 role: Role::Follower,
                 term: Term::ZERO,
@@ -216,6 +222,20 @@ impl<S: StateMachine> Shared<S> {
             marks.pop_front();
         }
         marks.push_back(mark);
+    }
+
+    /// This replica's state hash at a mark.
+    pub(crate) fn note_hash(&self, index: Index, hash: [u8; 32]) {
+        let mut hashes = self.hashes.lock();
+        if hashes.len() == MARKS_KEPT {
+            hashes.pop_front();
+        }
+        hashes.push_back((index, hash));
+    }
+
+    /// What was noted at a mark, if it is among the last.
+    pub(crate) fn hash_at(&self, index: Index) -> Option<[u8; 32]> {
+        self.hashes.lock().iter().find(|(at, _)| *at == index).map(|(_, hash)| *hash)
     }
 
     pub(crate) fn mark(&self, index: Index) -> Option<Mark<S>> {

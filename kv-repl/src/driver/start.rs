@@ -27,6 +27,7 @@ use super::config::{ReplicaConfig, StartError};
 use super::founding::{Founding, FoundingRecord};
 use super::identity::{Identity, NodeState, short};
 use super::log_writer;
+use super::marks::Marks;
 use super::origin::Origin;
 use super::peers::{self, Context, Link, PeerEvent};
 use super::reads::Reads;
@@ -320,6 +321,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             own: self.own,
             links: self.links,
             configuration: Arc::default(),
+            marks: Marks::new(self.config.compare_interval),
             origin: Origin::new(self.node.me.id, nonce),
             reads: Reads::default(),
             backlog_bytes,

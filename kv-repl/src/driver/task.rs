@@ -20,12 +20,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::applier::ApplyTask;
 use super::log_writer::LogTask;
+use super::marks::Marks;
 use super::origin::{Origin, Submission};
 use super::peers::{Link, PeerEvent};
 use super::reads::{ReadRequest, Reads};
@@ -33,7 +35,7 @@ use super::replicated::Replicated;
 use super::shared::{CoreView, Shared};
 use super::snapshots::SnapshotTask;
 use super::traits::{LogReader, StateMachine};
-use crate::message::{Forward, Message};
+use crate::message::{Forward, Message, Proposal};
 use crate::raft::{
     Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress, TransferError,
 };
@@ -58,6 +60,10 @@ pub(crate) enum Own {
     LogRead(LogRead),
     /// These are in the place of lost ones now.
     Repaired(Vec<Entry>),
+    /// This node's state is not that of the majority.
+    Diverged,
+    /// The mark at this index was applied, with this state hash.
+    Marked(Index, [u8; 32]),
     /// A piece of a checkpoint was stored, or not.
     Snapshot { from: Member, progress: SnapshotProgress },
     /// A message that another thread has prepared.
@@ -118,6 +124,7 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) links: Vec<Link>,
     /// Who belongs to the cluster, as it was last shown.
     pub(crate) configuration: Arc<Configuration>,
+    pub(crate) marks: Marks,
     pub(crate) origin: Origin,
     pub(crate) reads: Reads,
     pub(crate) backlog_bytes: Arc<AtomicUsize>,
@@ -206,7 +213,9 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     }
 
     fn deadline(&self) -> Duration {
-        let all = [self.raft.poll_timeout(), self.origin.deadline(), self.reads.deadline()];
+        let is_leader = self.raft.role() == Role::Leader;
+        let mark = self.marks.deadline(self.raft.last().index).filter(|_| is_leader);
+        let all = [self.raft.poll_timeout(), self.origin.deadline(), self.reads.deadline(), mark];
         all.into_iter().flatten().min().unwrap_or_else(|| self.now() + Duration::from_secs(1))
     }
 
@@ -215,6 +224,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Own::Durable(durable) => self.raft.handle_durable(now, durable),
             Own::DiskFull(is_full) => self.raft.handle_disk_full(now, is_full),
             Own::LogRead(read) => self.raft.handle_log_read(now, read),
+            Own::Diverged => self.raft.handle_diverged(now),
+            Own::Marked(index, hash) => self.raft.handle_marked(now, index, hash),
             Own::Repaired(entries) => self.handle_repaired(now, &entries),
             Own::Snapshot { from, progress } => {
                 if let SnapshotProgress::Received { last, .. } = &progress {
@@ -280,6 +291,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn finish_turn(&mut self) {
         let now = self.now();
         self.pump_writes(now);
+        self.mark_if_due(now);
         if let Some(token) = self.reads.ask(now, self.raft.leader().is_some()) {
             self.raft.read(now, token);
         }
@@ -334,6 +346,17 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         }
     }
 
+    /// Puts a mark into the log, at which all replicas compare their states.
+    fn mark_if_due(&mut self, now: Duration) {
+        if self.raft.role() == Role::Leader && self.marks.is_due(now, self.raft.last().index) {
+            let mark = Proposal { kind: kind::MARK, payload: Bytes::new() };
+            if let Err(error) = self.raft.propose(now, wall_clock_ms(), &[mark]) {
+                debug!(?error, "no mark can be made now");
+            }
+            self.marks.made(now, self.raft.last().index);
+        }
+    }
+
     /// Sends on the writes of this node's clients, as far as the leader takes them.
     fn pump_writes(&mut self, now: Duration) {
         self.origin.answered(now, self.shared.next_unanswered());
@@ -355,7 +378,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     }
 
     /// Hands proposals to the leader, be it this node or another; false if that can't be done now.
-    fn submit(&mut self, now: Duration, proposals: Vec<crate::message::Proposal>) -> bool {
+    fn submit(&mut self, now: Duration, proposals: Vec<Proposal>) -> bool {
         match self.raft.leader() {
             None => false,
             Some(leader) if leader == self.raft.me().id => self.raft.propose(now, wall_clock_ms(), &proposals).is_ok(),

@@ -49,6 +49,7 @@ impl Raft {
     /// correct node, and what it says is ignored.
     pub(super) fn accept_leader(&mut self, from: Member, term: Term) -> bool {
         let is_current = term == self.hard_state.term;
+        let known = if let State::Follower(follower) = &self.state { follower.leader } else { None };
         match &mut self.state {
             State::Leader(_) if is_current => return false,
             State::Follower(follower) if is_current && follower.leader.is_some_and(|leader| leader != from) => {
@@ -56,6 +57,9 @@ impl Raft {
             }
             State::Follower(follower) if is_current => follower.leader = Some(from),
             _ => self.follow(term, Some(from)),
+        }
+        if known != Some(from) {
+            self.tell_marked();
         }
         self.announce();
         self.reset_election_timer();

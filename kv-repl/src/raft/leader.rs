@@ -20,6 +20,7 @@ use bytes::BytesMut;
 use kv_wal::record::HEADER_BYTES;
 use thiserror::Error;
 
+use super::agreement::Reports;
 use super::io::{LogRead, LogReadResult, Output, ReadLog, SendSnapshot};
 use super::lease::Lease;
 use super::log::Log;
@@ -47,6 +48,7 @@ pub(super) struct Leader {
     uncommitted_bytes: usize,
     pub(super) transfer: Option<Transfer>,
     pub(super) lease: Lease,
+    pub(super) reports: Reports,
 }
 
 /// Why nothing was proposed.
@@ -115,6 +117,7 @@ impl Leader {
             uncommitted_bytes: 0,
             transfer: None,
             lease: Lease::default(),
+            reports: Reports::default(),
         }
     }
 
@@ -223,6 +226,7 @@ impl Raft {
         let noop = Proposal { kind: kind::NOOP, payload: bytes::Bytes::new() };
         self.append_proposals(0, &[noop], HEADER_BYTES);
         self.handle_leader_timeout();
+        self.tell_marked();
     }
 
     /// Sends heartbeats when they are due; steps down when a majority has been silent for too long, or when it goes on

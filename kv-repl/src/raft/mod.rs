@@ -23,6 +23,7 @@
 //! `writes` knows what is durable, and only a [`Durable`] teaches it. Everything that depends on the disk is kept as
 //! state ("a vote is due", "acknowledged so far") and let go by one function, `release`, when the disk has got there.
 
+mod agreement;
 mod candidate;
 mod configurations;
 mod damage;
@@ -47,6 +48,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
+pub use self::agreement::Agreed;
 pub use self::io::{
     Apply, Boot, Durable, LogRead, LogReadResult, Lost, Output, ReadLog, Role, RoleChange, SendSnapshot,
     SnapshotProgress, Write,
@@ -99,6 +101,10 @@ pub struct Raft {
     stamp_ms: u64,
     is_disk_full: bool,
     last_token: u64,
+    /// This replica's state is not that of the majority.
+    is_diverged: bool,
+    /// The last mark that this replica has applied, and its state hash there.
+    marked: Option<Agreed>,
     /// What is lost of the log.
     damage: Option<Damage>,
     /// What others have lost of theirs, and this node reads from its disk for them.
@@ -156,6 +162,8 @@ impl Raft {
             stamp_ms: boot.stamp_ms,
             is_disk_full: false,
             last_token,
+            is_diverged: false,
+            marked: None,
             damage: Damage::new(boot.lost, now),
             fetching: Vec::new(),
             outputs: VecDeque::new(),
@@ -186,6 +194,7 @@ impl Raft {
             Message::AppendEntriesReply(reply) => self.handle_append_entries_reply(from, reply),
             Message::InstallSnapshot(piece) => self.handle_install_snapshot(from, piece),
             Message::InstallSnapshotReply(reply) => self.handle_install_snapshot_reply(from, reply),
+            Message::Marked(marked) => self.handle_marked_message(from, marked),
             Message::FetchEntries(request) => self.handle_fetch_entries(from, request),
             Message::FetchEntriesReply(reply) => self.handle_fetch_entries_reply(from, reply),
             Message::ReadIndex(request) => self.handle_read_index(from, request),
@@ -397,10 +406,11 @@ impl Raft {
 
     /// A node that does not vote follows, and that is all. But one that is being removed stands for election until it knows
     /// that its removal is committed, since perhaps nobody else has the entry; its own vote does not count then (thesis,
-    /// section 4.2.2). One whose disk hangs, or has lost entries, had better not lead.
+    /// section 4.2.2). One whose disk hangs, has lost entries, or whose state is wrong, had better not
+    /// lead.
     fn may_campaign(&self) -> bool {
         let may_vote = self.configurations.possible(self.committed).any(|one| one.is_voter(self.me));
-        may_vote && !self.is_stalled() && !self.is_damaged()
+        may_vote && !self.is_stalled() && !self.is_damaged() && !self.is_diverged
     }
 
     /// Whether the disk has had a write for too long.
@@ -439,5 +449,6 @@ fn is_counted(message: &Message) -> bool {
             | Message::RequestVoteReply(_)
             | Message::AppendEntriesReply(_)
             | Message::InstallSnapshotReply(_)
+            | Message::Marked(_)
     )
 }

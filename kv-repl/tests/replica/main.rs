@@ -1,6 +1,7 @@
 //! Three nodes in one process over a network whose cables can be cut, each with its log and checkpoints on disk.
 
 mod disks;
+mod divergence;
 mod failures;
 mod log;
 

@@ -1,6 +1,7 @@
 //! Several cores on one thread: a fake clock, fake disks with a live and a durable image, a network that loses, doubles,
 //! reorders and delays. The same seed gives the same run.
 
+mod agreement;
 mod damage;
 mod lease;
 mod limits;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::sim::Sim;
+use crate::message::Proposal;
 use crate::raft::Options;
-use crate::types::{Configuration, Entry, Index, Member};
+use crate::types::{Configuration, Entry, Index, Member, kind};
 
 /// What happened under faults. A run in which nothing happens proves nothing.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ struct Counts {
     joint: usize,
     /// Members that lost their disks.
     wiped: usize,
+    /// Comparisons of states agreed on.
+    agreed: usize,
     /// Lost entries repaired, and disks given up instead.
     repaired: u64,
     given_up: u64,
@@ -41,6 +44,7 @@ fn run(seed: u64) -> Counts {
     counts.transfers = sim.transfers;
     counts.given_up = sim.given_up;
     counts.repaired = sim.repaired;
+    counts.agreed = sim.agreed;
     counts.joint = sim.configurations().filter(Configuration::is_joint).count();
     sim.faults = false;
     sim.heal_all();
@@ -76,6 +80,11 @@ fn disturb(sim: &mut Sim, number: u64, counts: &mut Counts) {
         21..=60 => {
             sim.read(node);
             (0..count).for_each(|node| sim.read_by_lease(node));
+        }
+        154..=156 if sim.nodes[leader].raft.is_some() => {
+            let now = sim.now;
+            let mark = Proposal { kind: kind::MARK, payload: bytes::Bytes::new() };
+            let _ = sim.raft(leader).propose(now, 0, &[mark]);
         }
         61..=120 => {
             sim.propose(if number.is_multiple_of(5) { node } else { leader }, &format!("command {number}"));
@@ -175,6 +184,7 @@ fn safe_under_faults_and_live_after_them() {
         all.joint += counts.joint;
         all.wiped += counts.wiped;
         all.repaired += counts.repaired;
+        all.agreed += counts.agreed;
         all.given_up += counts.given_up;
     }
     println!("{} seeds: {all:?}", seeds.len());
@@ -187,6 +197,7 @@ fn safe_under_faults_and_live_after_them() {
         all.reads as usize / 20,
         all.lease_reads as usize / 4,
         all.transfers as usize,
+        all.agreed,
         all.joint,
         all.wiped,
         all.repaired as usize,

@@ -41,6 +41,7 @@ pub(super) fn say(message: &Message) -> String {
             FetchResult::Damaged => "damaged".to_owned(),
         },
         Message::ReadIndexReply(reply) => reply.index.map_or("no".to_owned(), |index| format!("read at {index}")),
+        Message::Marked(marked) => format!("mark {} {:02x}", marked.index, marked.hash[0]),
         Message::ReadIndex(_) | Message::TimeoutNow(_) | Message::Forward(_) => String::new(),
     };
     format!("{name} in {term} {rest}").trim_end().to_owned()

@@ -1,7 +1,7 @@
 //! What must hold after every step.
 
 use super::{Node, Sim};
-use crate::raft::Role;
+use crate::raft::{Agreed, Role};
 use crate::types::{Configuration, Entry, Index, Member, kind};
 
 impl Sim {
@@ -86,7 +86,22 @@ impl Sim {
             }
         }
         self.note(node, &format!("applies {}", entry.id()));
+        self.compare(node, &entry);
         self.nodes[node].applied.push(entry);
+    }
+
+    /// A state is right or wrong, and says so at marks. Nobody may be condemned for being right.
+    fn compare(&mut self, node: usize, entry: &Entry) {
+        let (now, is_wrong) = (self.now, self.nodes[node].is_wrong);
+        let hash = |index: Index, is_wrong: bool| [index.get() as u8 ^ if is_wrong { 0xff } else { 0 }; 32];
+        if entry.kind() == kind::MARK {
+            self.raft(node).handle_marked(now, entry.index(), hash(entry.index(), is_wrong));
+        } else if entry.kind() == kind::AGREED {
+            let agreed = Agreed::decode(&entry.payload()).expect("as it was written");
+            assert_eq!(agreed.hash, hash(agreed.index, false), "the majority is right");
+            self.agreed += 1;
+            self.nodes[node].disagreed += usize::from(is_wrong);
+        }
     }
 }
 

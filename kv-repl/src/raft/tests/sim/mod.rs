@@ -29,6 +29,10 @@ pub(crate) struct Node {
     /// The core has said that this disk is to be replaced.
     is_hopeless: bool,
     pub(crate) applied: Vec<Entry>,
+    /// Its state is not what its log says.
+    pub(crate) is_wrong: bool,
+    /// How often it learnt that its state differs from the majority's.
+    pub(crate) disagreed: usize,
 }
 
 #[derive(Clone)]
@@ -65,6 +69,8 @@ pub(crate) struct Sim {
     pub(crate) trace: Vec<String>,
     pub(crate) reads_answered: u64,
     pub(crate) lease_reads: u64,
+    /// How many comparisons of states have been agreed on.
+    pub(crate) agreed: usize,
     /// How often a node was told to lead.
     pub(crate) transfers: u64,
     /// How many lost entries have been repaired.
@@ -106,6 +112,8 @@ impl Sim {
             hangs: false,
             repair: Vec::new(),
             is_hopeless: false,
+            is_wrong: false,
+            disagreed: 0,
             applied: Vec::new(),
         };
         let mut sim = Sim {
@@ -128,6 +136,7 @@ impl Sim {
             trace: Vec::new(),
             reads_answered: 0,
             lease_reads: 0,
+            agreed: 0,
             transfers: 0,
             repaired: 0,
             given_up: 0,
