@@ -7,6 +7,7 @@
 //!   after as many bytes. Compression is off, and payloads do not compress.
 //! - An engine is used as its documentation says, with whatever it offers for appenders that come at once.
 
+pub mod cores;
 pub mod fjall;
 pub mod floor;
 pub mod kv_wal;

@@ -24,6 +24,7 @@ use serde_json::json;
 use super::client::{Client, ClientError};
 use super::nodes::{NodeReport, discover};
 use super::{complain, say};
+use crate::hex::hex;
 use crate::resp::Frame;
 use audit::{Noted, note_of};
 use compare::differences;
@@ -121,12 +122,22 @@ impl Verdict {
         let mut noted = Vec::new();
         for result in note_of_each(&verdict.nodes, index) {
             match result {
-                Ok(note) => noted.push(note),
+                Ok(note) => {
+                    verdict.show(&note);
+                    noted.push(note);
+                }
                 Err(obstacle) => verdict.obstacles.push(obstacle),
             }
         }
         verdict.judge(&mut noted);
         verdict
+    }
+
+    /// The report on a node shows what it noted at the mark, not what it has got to since.
+    fn show(&mut self, note: &Noted) {
+        if let Some(node) = self.nodes.iter_mut().find(|node| node.id == note.id) {
+            (node.hash_index, node.state_hash) = (Some(self.index.get()), Some(hex(&note.hash)));
+        }
     }
 
     fn judge(&mut self, noted: &mut [Noted]) {

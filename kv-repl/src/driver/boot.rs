@@ -38,6 +38,10 @@ pub(super) enum Boot<S, L> {
     BeyondRepair {
         reason: String,
         /// Which cluster it belongs to, if that can be read.
+        #[cfg_attr(
+            not(all(feature = "file-log", feature = "store")),
+            expect(dead_code, reason = "only the default composition can begin a new log")
+        )]
         founding: Option<FoundingRecord>,
     },
 }
