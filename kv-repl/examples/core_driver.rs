@@ -18,7 +18,7 @@ use bytes::Bytes;
 use kv_repl::NodeId;
 use kv_repl::message::{Message, Proposal};
 use kv_repl::raft::{Apply, Boot, LogRead, LogReadResult, Options, Output, Raft, Role, Write};
-use kv_repl::types::{Configuration, Entry, EntryId, HardState, Incarnation, Index, Member, kind};
+use kv_repl::types::{Configuration, Entry, Incarnation, Member, kind};
 
 const NODES: u64 = 3;
 const COMMANDS: usize = 10;
@@ -43,17 +43,7 @@ struct Node {
 
 impl Node {
     fn new(id: u64, peers: Vec<Sender<Event>>) -> Node {
-        let boot = Boot {
-            hard_state: HardState::default(),
-            configuration: Configuration::new((1..=NODES).map(member).collect()),
-            configurations: Vec::new(),
-            base: EntryId::ZERO,
-            terms: Vec::new(),
-            last: Index::ZERO,
-            applied: Index::ZERO,
-            stamp_ms: 0,
-            lost: Vec::new(),
-        };
+        let boot = Boot::first(Configuration::new((1..=NODES).map(member).collect()));
         // Another seed at each start.
         let options = Options { seed: u64::from(std::process::id()), ..Options::default() };
         let mut raft = Raft::new(member(id), options, boot, Duration::ZERO);

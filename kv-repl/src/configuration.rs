@@ -187,11 +187,7 @@ impl Configuration {
         let mut out = BytesMut::new();
         out.put_u8(VERSION);
         for list in [&self.voters, &self.outgoing, &self.learners] {
-            out.put_u16_le(list.len() as u16);
-            for member in list {
-                out.put_u64_le(member.id.get());
-                out.put_u64_le(member.incarnation.get());
-            }
+            put_members(list, &mut out);
         }
         out.freeze()
     }
@@ -201,7 +197,8 @@ impl Configuration {
         if bytes.try_get_u8().ok()? != VERSION {
             return None;
         }
-        let (voters, outgoing, learners) = (take(&mut bytes)?, take(&mut bytes)?, take(&mut bytes)?);
+        let mut list = || take_members(&mut bytes);
+        let (voters, outgoing, learners) = (list()?, list()?, list()?);
         let configuration = Configuration { voters, outgoing, learners };
         (bytes.is_empty() && configuration.is_valid()).then_some(configuration)
     }
@@ -227,13 +224,37 @@ fn is_list(members: &[Member]) -> bool {
     members.len() <= MEMBERS_MAX && members.windows(2).all(|pair| pair[0].id < pair[1].id)
 }
 
-fn take(bytes: &mut &[u8]) -> Option<Vec<Member>> {
+/// Bytes of a member.
+const MEMBER_BYTES: usize = 16;
+
+/// Appends a member.
+pub(crate) fn put_member(member: Member, out: &mut BytesMut) {
+    out.put_u64_le(member.id.get());
+    out.put_u64_le(member.incarnation.get());
+}
+
+/// Reads a member.
+///
+/// # Panics
+///
+/// If there are fewer bytes.
+pub(crate) fn take_member(bytes: &mut &[u8]) -> Member {
+    Member::new(NodeId::new(bytes.get_u64_le()), Incarnation::new(bytes.get_u64_le()))
+}
+
+/// Appends a list of members with its length.
+pub(crate) fn put_members(list: &[Member], out: &mut BytesMut) {
+    out.put_u16_le(list.len() as u16);
+    list.iter().for_each(|member| put_member(*member, out));
+}
+
+/// Reads a list of members; `None` if it is cut off, too long, or not sorted by id with each id once.
+pub(crate) fn take_members(bytes: &mut &[u8]) -> Option<Vec<Member>> {
     let count = usize::from(bytes.try_get_u16_le().ok()?);
-    if bytes.len() < count.checked_mul(16)? {
+    if bytes.len() < count.checked_mul(MEMBER_BYTES)? {
         return None;
     }
-    let mut member = || Member::new(NodeId::new(bytes.get_u64_le()), Incarnation::new(bytes.get_u64_le()));
-    let list: Vec<Member> = (0..count).map(|_| member()).collect();
+    let list: Vec<Member> = (0..count).map(|_| take_member(bytes)).collect();
     is_list(&list).then_some(list)
 }
 

@@ -13,10 +13,10 @@ use std::collections::BTreeMap;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
+use crate::configuration::{put_members, take_members};
 use crate::types::{Configuration, Entry, EntryId, Incarnation, Index, Member, NodeId, Term, kind};
 
 const RECORD_VERSION: u8 = 1;
-const MEMBERS_MAX: usize = 64;
 
 /// Who founded the cluster, and their secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +36,7 @@ impl FoundingRecord {
         let mut out = BytesMut::new();
         out.put_u8(RECORD_VERSION);
         out.put_slice(&self.secret);
-        out.put_u16_le(self.configuration.voters().len() as u16);
-        for voter in self.configuration.voters() {
-            out.put_u64_le(voter.id.get());
-            out.put_u64_le(voter.incarnation.get());
-        }
+        put_members(self.configuration.voters(), &mut out);
         out.freeze()
     }
 
@@ -51,18 +47,7 @@ impl FoundingRecord {
         }
         let mut secret = [0; 32];
         bytes.try_copy_to_slice(&mut secret).ok()?;
-        let count = usize::from(bytes.try_get_u16_le().ok()?);
-        if count == 0 || count > MEMBERS_MAX || bytes.len() != count * 16 {
-            return None;
-        }
-        let mut voters: Vec<Member> = Vec::with_capacity(count);
-        for _ in 0..count {
-            let id = NodeId::new(bytes.get_u64_le());
-            if voters.last().is_some_and(|last| last.id >= id) {
-                return None;
-            }
-            voters.push(Member::new(id, Incarnation::new(bytes.get_u64_le())));
-        }
+        let voters = take_members(&mut bytes).filter(|voters| bytes.is_empty() && !voters.is_empty())?;
         Some(FoundingRecord { configuration: Configuration::new(voters), secret })
     }
 

@@ -4,7 +4,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::founding::FoundingRecord;
 use crate::codec::Hello;
-use crate::types::{HardState, Incarnation, Member, NodeId, Term};
+use crate::configuration::{put_member, take_member};
+use crate::types::{HardState, Member, NodeId, Term};
 
 /// The protocol version spoken here.
 const VERSION: u16 = 1;
@@ -38,22 +39,13 @@ impl NodeState {
         if bytes.try_get_u8().ok()? != BLOB_VERSION || bytes.len() != 16 + 8 + 1 + 16 + 8 + 1 {
             return None;
         }
-        let me = get_member(&mut bytes);
+        let me = take_member(&mut bytes);
         let term = Term::new(bytes.get_u64_le());
         let voted = bytes.get_u8() == 1;
-        let voted_for = Some(get_member(&mut bytes)).filter(|_| voted);
+        let voted_for = Some(take_member(&mut bytes)).filter(|_| voted);
         let starts = bytes.get_u64_le();
         Some(NodeState { me, hard_state: HardState { term, voted_for }, starts, is_given_up: bytes.get_u8() == 1 })
     }
-}
-
-fn put_member(member: Member, out: &mut BytesMut) {
-    out.put_u64_le(member.id.get());
-    out.put_u64_le(member.incarnation.get());
-}
-
-fn get_member(bytes: &mut &[u8]) -> Member {
-    Member::new(NodeId::new(bytes.get_u64_le()), Incarnation::new(bytes.get_u64_le()))
 }
 
 /// What a node says of itself when a connection is opened, and holds others' words against.
@@ -171,7 +163,7 @@ pub(crate) fn short(cluster: &[u8; 32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Configuration;
+    use crate::types::{Configuration, Incarnation};
 
     fn member(id: u64) -> Member {
         Member::new(NodeId::new(id), Incarnation::new(id * 10))

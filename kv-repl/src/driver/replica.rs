@@ -224,7 +224,6 @@ impl<S: StateMachine> Replica<S> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
-
         let deadline = Instant::now() + self.inner.write_timeout;
         let bytes: usize = commands.iter().map(|(_, command)| command.len()).sum();
         let room = self.inner.room.clone().acquire_many_owned(room_for(bytes));

@@ -217,20 +217,12 @@ impl<S: StateMachine> Shared<S> {
     }
 
     pub(crate) fn note_mark(&self, mark: Mark<S>) {
-        let mut marks = self.marks.lock();
-        if marks.len() == MARKS_KEPT {
-            marks.pop_front();
-        }
-        marks.push_back(mark);
+        keep(&mut self.marks.lock(), mark);
     }
 
     /// This replica's state hash at a mark.
     pub(crate) fn note_hash(&self, index: Index, hash: [u8; 32]) {
-        let mut hashes = self.hashes.lock();
-        if hashes.len() == MARKS_KEPT {
-            hashes.pop_front();
-        }
-        hashes.push_back((index, hash));
+        keep(&mut self.hashes.lock(), (index, hash));
     }
 
     /// What was noted at a mark, if it is among the last.
@@ -261,6 +253,14 @@ impl<O> PendingWrites<O> {
             let _ = done.reply.send(done.answers);
         }
     }
+}
+
+/// Adds to what is kept of the last marks.
+fn keep<T>(kept: &mut VecDeque<T>, new: T) {
+    if kept.len() == MARKS_KEPT {
+        kept.pop_front();
+    }
+    kept.push_back(new);
 }
 
 /// Computes the mark that `state` passes now.

@@ -320,7 +320,6 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             covered: VecDeque::new(),
             own: self.own,
             links: self.links,
-            configuration: Arc::default(),
             marks: Marks::new(self.config.compare_interval),
             origin: Origin::new(self.node.me.id, nonce),
             reads: Reads::default(),

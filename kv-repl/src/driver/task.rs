@@ -39,7 +39,7 @@ use crate::message::{Forward, Message, Proposal};
 use crate::raft::{
     Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress, TransferError,
 };
-use crate::types::{Configuration, Entry, EntryId, Index, Member, NodeId, kind};
+use crate::types::{Entry, EntryId, Index, Member, NodeId, kind};
 
 /// Events taken from one queue in one turn.
 const TURN_EVENTS: usize = 256;
@@ -122,8 +122,6 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) covered: VecDeque<EntryId>,
     pub(crate) own: mpsc::UnboundedSender<Own>,
     pub(crate) links: Vec<Link>,
-    /// Who belongs to the cluster, as it was last shown.
-    pub(crate) configuration: Arc<Configuration>,
     pub(crate) marks: Marks,
     pub(crate) origin: Origin,
     pub(crate) reads: Reads,
@@ -305,10 +303,11 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         self.show_core();
     }
 
-    fn show_core(&mut self) {
-        if *self.configuration != *self.raft.configuration() {
-            self.configuration = Arc::new(self.raft.configuration().clone());
-            info!(configuration = ?self.configuration, "membership");
+    fn show_core(&self) {
+        let mut configuration = self.shared.core.borrow().configuration.clone();
+        if *configuration != *self.raft.configuration() {
+            configuration = Arc::new(self.raft.configuration().clone());
+            info!(?configuration, "membership");
         }
         self.shared.see_core(CoreView {
             role: self.raft.role(),
@@ -319,7 +318,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             is_disk_full: self.is_refusing(),
             transfer_to: self.raft.transfer_to(),
             is_damaged: self.raft.is_damaged(),
-            configuration: self.configuration.clone(),
+            configuration,
         });
     }
 

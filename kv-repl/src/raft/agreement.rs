@@ -16,10 +16,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kv_wal::record::HEADER_BYTES;
 
 use super::{Raft, State};
-use crate::message::{Marked, Message, Proposal};
+use crate::message::{Marked, Message};
 use crate::types::{Configuration, Index, Member, kind};
 
 /// Marks that a leader waits to hear about, at most.
@@ -129,9 +128,7 @@ impl Raft {
         match self.marked.filter(|own| own.index == agreed.index) {
             Some(own) if own == agreed => {
                 leader.reports.forget(agreed.index);
-                let payload = agreed.encode();
-                let bytes = HEADER_BYTES + payload.len();
-                self.append_proposals(0, &[Proposal { kind: kind::AGREED, payload }], bytes);
+                self.append_own(kind::AGREED, agreed.encode());
             }
             Some(_) => self.abdicate(),
             None => {}

@@ -49,14 +49,11 @@ impl Configurations {
         self.in_log.truncate(self.in_log.partition_point(|(index, _)| *index < first));
         let is_cut = self.in_log.len() != count;
         let count = self.in_log.len();
-        for entry in entries.iter().filter(|entry| entry.kind() == kind::CONFIGURATION) {
-            let configuration = Configuration::decode(&entry.payload()).expect("looked at before it was taken");
-            self.in_log.push((entry.index(), configuration));
-        }
+        self.insert(entries);
         is_cut || self.in_log.len() != count
     }
 
-    /// Entries that were lost are known again.
+    /// These entries are in the log, wherever: at its end, or known again after they were lost.
     pub(super) fn insert(&mut self, entries: &[Entry]) {
         for entry in entries.iter().filter(|entry| entry.kind() == kind::CONFIGURATION) {
             let configuration = Configuration::decode(&entry.payload()).expect("looked at before it was taken");

@@ -20,11 +20,11 @@
 
 use std::time::Duration;
 
-use super::configurations::is_readable;
 use super::io::{LogReadResult, Lost, Output, ReadLog};
+use super::log::end_of_chain;
 use super::{Raft, State};
 use crate::message::{FetchEntries, FetchEntriesReply, FetchResult, Message};
-use crate::types::{Entry, EntryId, Index, Member};
+use crate::types::{Entry, EntryId, Index, Member, Term};
 
 /// What is lost, and how far the repair has got.
 pub(super) struct Damage {
@@ -212,12 +212,7 @@ impl Raft {
 
 /// Whether these can be entries of one log that begin at `first` and end before `next`.
 fn are_between(first: Index, next: EntryId, entries: &[Entry]) -> bool {
-    let mut expected = first;
-    let mut term = crate::types::Term::ZERO;
-    let mut follows = |entry: &Entry| {
-        let is_next = entry.index() == expected && entry.term() >= term && entry.term() <= next.term;
-        (expected, term) = (expected.next(), entry.term());
-        is_next && entry.index() < next.index && is_readable(entry)
-    };
-    !entries.is_empty() && entries.iter().all(&mut follows)
+    let before = EntryId::new(Term::ZERO, first.prev());
+    let is_before_next = |last: EntryId| last.index < next.index && last.term <= next.term;
+    !entries.is_empty() && end_of_chain(before, entries).is_some_and(is_before_next)
 }

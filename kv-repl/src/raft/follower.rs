@@ -11,7 +11,7 @@
 //! `matched` is at least the commit index (Leader Completeness, figure 3). It never falls within a term, because entries
 //! of the term's one leader never contradict each other.
 
-use super::configurations::is_readable;
+use super::log::end_of_chain;
 use super::read_index::AskedReads;
 use super::{Raft, State};
 use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Message, VoteReply};
@@ -164,14 +164,7 @@ impl Raft {
     }
 }
 
-/// Whether the entries are consecutive after `prev`, their terms possible, and their configurations readable.
+/// Whether these can be entries of the sender's log after `prev`.
 fn is_well_formed(append: &AppendEntries) -> bool {
-    let mut last = append.prev;
-    let follows = |entry: &Entry| {
-        let id = entry.id();
-        let follows = id.index == last.index.next() && id.term >= last.term && id.index > last.index;
-        last = id;
-        follows
-    };
-    append.entries.iter().all(follows) && last.term <= append.term && append.entries.iter().all(is_readable)
+    end_of_chain(append.prev, &append.entries).is_some_and(|last| last.term <= append.term)
 }

@@ -35,6 +35,23 @@ pub struct Boot {
     pub lost: Vec<Lost>,
 }
 
+impl Boot {
+    /// An empty disk, of a node of this cluster.
+    pub fn first(configuration: Configuration) -> Boot {
+        Boot {
+            hard_state: HardState::default(),
+            configuration,
+            configurations: Vec::new(),
+            base: EntryId::ZERO,
+            terms: Vec::new(),
+            last: Index::ZERO,
+            applied: Index::ZERO,
+            stamp_ms: 0,
+            lost: Vec::new(),
+        }
+    }
+}
+
 /// A range of lost entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost {

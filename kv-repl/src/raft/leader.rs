@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use kv_wal::record::HEADER_BYTES;
 use thiserror::Error;
 
@@ -142,6 +142,11 @@ impl Leader {
         self.lease.round_begins(self.round, now);
     }
 
+    /// Whether a peer keeps up with the log, so that it can be counted on.
+    pub(super) fn has_caught_up(&self, member: Member) -> bool {
+        self.peers.get(&member).is_some_and(Peer::has_caught_up)
+    }
+
     /// First entry of this leader's term.
     pub(super) fn first(&self) -> Index {
         self.first
@@ -204,8 +209,14 @@ impl Raft {
         Ok(self.log.last())
     }
 
+    /// Appends an entry that the core itself has something to say with.
+    pub(super) fn append_own(&mut self, kind: Kind, payload: Bytes) {
+        let bytes = HEADER_BYTES + payload.len();
+        self.append_proposals(0, &[Proposal { kind, payload }], bytes);
+    }
+
     /// Encodes all entries into one piece of memory.
-    pub(super) fn append_proposals(&mut self, stamp_ms: u64, proposals: &[Proposal], bytes: usize) {
+    fn append_proposals(&mut self, stamp_ms: u64, proposals: &[Proposal], bytes: usize) {
         let stamp_ms = stamp_ms.max(self.stamp_ms);
         let term = self.hard_state.term;
         let mut index = self.log.last().index;
@@ -223,8 +234,7 @@ impl Raft {
 
     /// The first things a leader does: an entry of its own term, and a word to everybody.
     pub(super) fn start_reign(&mut self) {
-        let noop = Proposal { kind: kind::NOOP, payload: bytes::Bytes::new() };
-        self.append_proposals(0, &[noop], HEADER_BYTES);
+        self.append_own(kind::NOOP, Bytes::new());
         self.handle_leader_timeout();
         self.tell_marked();
     }

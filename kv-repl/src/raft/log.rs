@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 
+use super::configurations::is_readable;
 use super::io::Lost;
 use crate::types::{Entry, EntryId, Index, Term};
 
@@ -213,6 +214,16 @@ impl Log {
         assert!(self.tail.back().is_none_or(|entry| entry.index() == self.last), "the tail ends with the log");
         assert_eq!(self.tail_bytes, self.tail.iter().map(|entry| entry.frame().len()).sum::<usize>(), "bytes add up");
     }
+}
+
+/// The last of `entries`, or `prev` if there are none, if they can follow `prev` in a log: consecutive, terms never going
+/// back, configurations readable.
+pub(super) fn end_of_chain(prev: EntryId, entries: &[Entry]) -> Option<EntryId> {
+    entries.iter().try_fold(prev, |last, entry| {
+        let id = entry.id();
+        let follows = id.index == last.index.next() && id.term >= last.term && id.index > last.index;
+        (follows && is_readable(entry)).then_some(id)
+    })
 }
 
 #[cfg(test)]

@@ -16,14 +16,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use kv_wal::record::HEADER_BYTES;
 use thiserror::Error;
 
 use super::leader::Leader;
 use super::progress::Peer;
 use super::{Raft, State};
-use crate::message::Proposal;
 use crate::types::{Configuration, Index, Member, NodeId, kind};
 
 /// Why the configuration was not changed.
@@ -94,11 +91,9 @@ impl Raft {
         if effective == target {
             return Ok(index);
         }
-        let is_old = |voter: &Member| effective.is_voter(*voter);
-        let has_caught_up = |voter: &Member| state.peers.get(voter).is_some_and(Peer::has_caught_up);
-        let mut newcomers = target.voters().iter().filter(|voter| !is_old(voter));
-        if let Some(member) = newcomers.find(|voter| !has_caught_up(voter)) {
-            return Err(ChangeError::NotCaughtUp { member: *member });
+        let mut newcomers = target.voters().iter().copied().filter(|voter| !effective.is_voter(*voter));
+        if let Some(member) = newcomers.find(|voter| !state.has_caught_up(*voter)) {
+            return Err(ChangeError::NotCaughtUp { member });
         }
         if !target.is_majority(|voter| self.is_there(state, voter)) {
             return Err(ChangeError::NoMajority);
@@ -110,14 +105,12 @@ impl Raft {
 
     /// Whether a voter could help to commit the next entry. One with a damaged log answers, and cannot.
     fn is_there(&self, leader: &Leader, member: Member) -> bool {
-        let helps = |peer: &Peer| peer.is_heard(self.now, &self.options) && peer.has_caught_up();
-        member == self.me || leader.peers.get(&member).is_some_and(helps)
+        let is_heard = |peer: &Peer| peer.is_heard(self.now, &self.options);
+        member == self.me || leader.peers.get(&member).is_some_and(is_heard) && leader.has_caught_up(member)
     }
 
     fn append_configuration(&mut self, configuration: &Configuration) {
-        let payload: Bytes = configuration.encode();
-        let bytes = HEADER_BYTES + payload.len();
-        self.append_proposals(0, &[Proposal { kind: kind::CONFIGURATION, payload }], bytes);
+        self.append_own(kind::CONFIGURATION, configuration.encode());
     }
 
     /// The next step of a change, when the one before it is committed.
@@ -142,8 +135,8 @@ impl Raft {
             return None;
         }
         let effective = self.configurations.effective();
-        let has_caught_up = |member: Member| leader.peers.get(&member).is_some_and(Peer::has_caught_up);
-        let target = replacement(effective, self.connections.keys().copied(), has_caught_up)?;
+        let connected = self.connections.keys().copied();
+        let target = replacement(effective, connected, |member| leader.has_caught_up(member))?;
         // As for any change: not if it ends this node's reign.
         let is_safe = target.is_majority(|voter| self.is_there(leader, voter));
         is_safe.then(|| effective.towards(&target))

@@ -6,7 +6,7 @@ use super::sim::{Sim, member};
 use crate::message::{AppendResult, FetchEntries, FetchEntriesReply, FetchResult, Message};
 use crate::raft::tests::{entries, index};
 use crate::raft::{Boot, Lost, Options, Output, Raft, Role};
-use crate::types::{Configuration, Entry, EntryId, HardState, Index, Term};
+use crate::types::{Configuration, Entry, HardState, Index, Term};
 
 use std::time::Duration;
 
@@ -14,14 +14,10 @@ use std::time::Duration;
 fn damaged() -> Raft {
     let boot = Boot {
         hard_state: HardState { term: Term::new(1), voted_for: None },
-        configuration: Configuration::new((0..3).map(member).collect()),
-        configurations: Vec::new(),
-        base: EntryId::ZERO,
         terms: vec![id(1, 1)],
         last: index(9),
-        applied: Index::ZERO,
-        stamp_ms: 0,
         lost: vec![Lost { first: index(4), next: id(1, 7) }],
+        ..Boot::first(Configuration::new((0..3).map(member).collect()))
     };
     let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
     (1..3).for_each(|peer| raft.handle_connected(SECOND, member(peer), peer as u64));
@@ -165,8 +161,7 @@ fn what_only_an_absent_node_has_is_waited_for() {
     sim.lose(1, [10]);
     sim.lose(2, [10]);
     (1..3).for_each(|node| sim.start(node));
-    let until = sim.now + SECOND * 60;
-    sim.run_until("time passes", SECOND * 90, |sim| sim.now > until);
+    sim.pass(SECOND * 60);
     assert_eq!((sim.leader(), sim.given_up), (None, 0));
     sim.start(0);
     sim.run_until("all are whole", SECOND * 30, |sim| (0..3).all(|node| !sim.has_lost(node)));
@@ -212,8 +207,7 @@ fn terms_and_configurations_are_known_again_after_a_repair() {
     sim.start(first);
     sim.run_until("it is whole", SECOND * 30, |sim| !sim.has_lost(first));
     // The simulation compares the configuration in force with that of snapshot and log at each step.
-    let until = sim.now + SECOND;
-    sim.run_until("time passes", SECOND * 2, |sim| sim.now > until);
+    sim.pass(SECOND);
     sim.raft(first).invariants();
     sim.crash(second);
     sim.run_until("either leads", SECOND * 20, |sim| sim.leader().is_some_and(|leader| leader != second));

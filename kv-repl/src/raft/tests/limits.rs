@@ -17,14 +17,8 @@ const LATER: Duration = Duration::from_secs(3);
 fn core(count: usize, options: Options) -> Raft {
     let boot = Boot {
         hard_state: HardState { term: Term::new(1), voted_for: None },
-        configuration: Configuration::new((0..count).map(member).collect()),
-        configurations: Vec::new(),
-        base: EntryId::ZERO,
-        terms: Vec::new(),
-        last: Index::ZERO,
-        applied: Index::ZERO,
         stamp_ms: 5000,
-        lost: Vec::new(),
+        ..Boot::first(Configuration::new((0..count).map(member).collect()))
     };
     Raft::new(member(0), options, boot, Duration::ZERO)
 }
@@ -149,14 +143,10 @@ fn stamps_go_on_from_the_log_and_from_a_received_checkpoint() {
 fn a_checkpoint_that_a_follower_refuses_is_doubted() {
     let boot = Boot {
         hard_state: HardState { term: Term::new(1), voted_for: None },
-        configuration: Configuration::new((0..3).map(member).collect()),
-        configurations: Vec::new(),
         base: id(1, 5),
-        terms: Vec::new(),
         last: Index::new(5),
         applied: Index::new(5),
-        stamp_ms: 0,
-        lost: Vec::new(),
+        ..Boot::first(Configuration::new((0..3).map(member).collect()))
     };
     let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
     raft.handle_connected(LATER, member(1), 1);

@@ -6,7 +6,7 @@ use super::sim::member;
 use super::{entries, id, index};
 use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Message, VoteReply, VoteRequest};
 use crate::raft::{Boot, Options, Output, Raft, Role};
-use crate::types::{Configuration, EntryId, HardState, Index, Term};
+use crate::types::{Configuration, EntryId, HardState, Term};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -19,14 +19,9 @@ pub(super) fn follower_with(last: u64, options: Options) -> Raft {
     let terms = if last > 0 { vec![id(1, 1)] } else { Vec::new() };
     let boot = Boot {
         hard_state: HardState { term: Term::new(1), voted_for: None },
-        configuration: Configuration::new((0..3).map(member).collect()),
-        configurations: Vec::new(),
-        base: EntryId::ZERO,
         terms,
         last: index(last),
-        applied: Index::ZERO,
-        stamp_ms: 0,
-        lost: Vec::new(),
+        ..Boot::first(Configuration::new((0..3).map(member).collect()))
     };
     Raft::new(member(0), options, boot, Duration::ZERO)
 }

@@ -147,8 +147,7 @@ fn thesis_4_2_1_a_learner_counts_for_nothing() {
     others.iter().for_each(|node| sim.crash(*node));
     let all = sim.committed.len();
     assert!(sim.propose(leader, "held by leader and learner"));
-    let until = sim.now + SECOND * 30;
-    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    sim.pass(SECOND * 30);
     assert_eq!(sim.committed.len(), all);
     assert_eq!(sim.leader(), None, "the learner does not stand, and nobody else can be elected");
     let role = sim.raft(3).role();
@@ -167,8 +166,7 @@ fn thesis_4_2_2_a_leader_that_is_removed_does_not_count_itself_and_then_goes() {
     sim.run_until("the joint one is committed", SECOND * 5, |sim| sim.committed.len() == 2);
     assert!(sim.committed.len() == 2 && sim.leader() == Some(old));
     sim.cut(left[0], old);
-    let until = sim.now + Options::default().election_timeout_min;
-    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    sim.pass(Options::default().election_timeout_min);
     assert_eq!(sim.raft(old).configuration(), &target, "appended");
     assert_eq!(sim.committed.len(), 2, "and not committed: one of two is no majority");
     sim.heal(left[0], old);
@@ -193,8 +191,7 @@ fn thesis_4_2_2_a_node_stands_for_election_until_its_removal_is_committed() {
     sim.run_until("the last step is durable at the old one", SECOND, |sim| {
         sim.nodes[old].raft.as_ref().is_some_and(|raft| raft.configuration() == &target && raft.durable() == index(3))
     });
-    let until = sim.now + SECOND * 5;
-    sim.run_until("time passes", SECOND * 10, |sim| sim.now > until);
+    sim.pass(SECOND * 5);
     assert_eq!(sim.leader(), None);
     sim.heal_all();
     sim.run_until("the one that is left leads", SECOND * 20, |sim| sim.leader() == Some(left));
@@ -217,8 +214,7 @@ fn thesis_4_2_3_a_removed_node_disturbs_nobody() {
     complete(&mut sim, &target);
     let term = sim.raft(leader).term();
     sim.heal_all();
-    let until = sim.now + SECOND * 30;
-    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    sim.pass(SECOND * 30);
     assert_eq!((sim.leader(), sim.raft(leader).term()), (Some(leader), term));
     assert!(sim.raft(removed).configuration().is_voter(member(removed)), "nobody has told it");
 }
@@ -257,8 +253,7 @@ fn thesis_4_3_a_joint_configuration_needs_both_majorities() {
         change_soon(&mut sim, 0, &target);
         away.iter().for_each(|node| sim.crash(*node));
         let all = sim.committed.len();
-        let until = sim.now + SECOND * 30;
-        sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+        sim.pass(SECOND * 30);
         assert_eq!(sim.committed.len(), all, "without {away:?}");
         away.iter().for_each(|node| sim.start(*node));
         let leader = sim.elect();
@@ -292,8 +287,7 @@ fn a_change_that_would_leave_nobody_to_commit_is_refused() {
     sim.run_until("its term begins", SECOND * 5, |sim| !sim.committed.is_empty());
     let (gone, left) = ((leader + 1) % 3, (leader + 2) % 3);
     sim.crash(gone);
-    let until = sim.now + SECOND * 3;
-    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    sim.pass(SECOND * 3);
     let (now, target) = (sim.now, of(&[leader, gone]));
     assert_eq!(sim.raft(leader).change_membership(now, &target), Err(ChangeError::NoMajority));
     assert!(sim.change(leader, &of(&[leader, left])), "the one that is gone can be removed");
@@ -364,8 +358,7 @@ fn with_a_majority_wiped_nobody_leads() {
     for nth in 0..2 {
         wiped(&mut sim, (leader + nth) % 3);
     }
-    let until = sim.now + SECOND * 60;
-    sim.run_until("time passes", SECOND * 90, |sim| sim.now > until);
+    sim.pass(SECOND * 60);
     assert_eq!(sim.leader(), None);
     let roles = |sim: &Sim| sim.nodes.iter().filter_map(|node| node.raft.as_ref().map(|raft| raft.role())).max();
     assert!(roles(&sim) <= Some(Role::PreCandidate), "nor stands for election");
@@ -376,8 +369,7 @@ fn with_a_majority_wiped_nobody_leads() {
 fn nobody_is_let_in_unasked() {
     let mut sim = Sim::with_spares(3, 1, 32);
     let leader = sim.elect();
-    let until = sim.now + SECOND * 10;
-    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    sim.pass(SECOND * 10);
     assert_eq!(sim.raft(leader).configuration(), &of(&[0, 1, 2]));
     assert_eq!(sim.committed.len(), 1);
 }

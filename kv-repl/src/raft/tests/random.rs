@@ -138,8 +138,7 @@ fn recover(sim: &mut Sim) {
         assert!(attempt < 30, "no leader commits anything");
         let leader = sim.elect();
         sim.propose(leader, "last");
-        let until = sim.now + Duration::from_secs(2);
-        sim.run_until("time passes", BOUND, |sim| sim.now >= until);
+        sim.pass(Duration::from_secs(2));
         if sim.committed.iter().any(is_last) {
             break;
         }

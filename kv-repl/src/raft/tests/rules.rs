@@ -156,12 +156,10 @@ fn thesis_9_6_a_node_that_comes_back_disturbs_nobody() {
     let leader = sim.elect();
     let away = (leader + 1) % 3;
     sim.isolate(away);
-    let until = sim.now + SECOND * 30;
-    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    sim.pass(SECOND * 30);
     let term = sim.raft(leader).term();
     sim.heal_all();
-    let until = sim.now + SECOND * 10;
-    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    sim.pass(SECOND * 10);
     assert_eq!(sim.raft(leader).term(), term);
     assert_eq!(sim.leader(), Some(leader));
 }
@@ -298,8 +296,7 @@ fn a_leader_whose_disk_hangs_stays_if_nobody_commits_without_it() {
     sim.run_until("its term begins", SECOND * 5, |sim| sim.nodes.iter().all(|node| !node.applied.is_empty()));
     sim.nodes.iter_mut().for_each(|node| node.hangs = true);
     assert!(sim.propose(leader, "written nowhere"));
-    let until = sim.now + SECOND * 30;
-    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    sim.pass(SECOND * 30);
     assert_eq!(sim.leader(), Some(leader));
     sim.read(leader);
     sim.run_until("the read is answered", SECOND * 5, |sim| sim.reads_answered == 1);
@@ -325,8 +322,7 @@ fn section_7_an_unreadable_entry_is_passed_by_a_checkpoint() {
     sim.spoil(leader, 20);
     sim.start(away);
     sim.run_until("it is stuck before the entry", SECOND * 10, |sim| sim.nodes[away].applied.len() == 19);
-    let until = sim.now + SECOND * 2;
-    sim.run_until("time passes", SECOND * 60, |sim| sim.now > until);
+    sim.pass(SECOND * 2);
     // A checkpoint that reaches over the entry, and a log that still begins before it.
     sim.checkpoint_only(leader);
     let all = sim.committed.len();

@@ -99,14 +99,14 @@ impl Scenario {
                 if let Err(error) = sim.raft(node(one)).transfer_leadership(now, to) {
                     sim.trace.push(format!("refused: {error}"));
                 }
-                sim.flush(node(one));
+                sim.drain(node(one));
             }
             ["deliver", one, other] => sim.deliver(node(one), node(other), usize::MAX),
             ["first", one, other] => sim.deliver(node(one), node(other), 1),
             ["log", one, terms, "term", term] => sim.set_log(node(one), terms.split(',').map(number), number(term)),
             ["drop", one, other] => sim.discard(node(one), node(other)),
             ["double", one, other] => sim.double(node(one), node(other)),
-            ["sync", one] => sim.sync_now(node(one)),
+            ["sync", one] => sim.sync(node(one)),
             ["settle"] => sim.settle(),
             ["run"] => self.run_quietly(),
             ["cut", one, other] => {
@@ -174,7 +174,7 @@ impl Scenario {
         if let Err(error) = self.sim.raft(one).change_membership(now, &target) {
             self.sim.trace.push(format!("refused: {error}"));
         }
-        self.sim.flush(one);
+        self.sim.drain(one);
     }
 
     fn field(&mut self, one: usize, field: &str) -> String {

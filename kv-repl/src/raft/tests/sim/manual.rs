@@ -30,11 +30,6 @@ impl Sim {
         self.drain(node);
     }
 
-    /// Carries out what a node wants done.
-    pub(crate) fn flush(&mut self, node: usize) {
-        self.drain(node);
-    }
-
     /// The messages between two nodes that wait now arrive, in order, at most `count` of them.
     pub(crate) fn deliver(&mut self, from: usize, to: usize, count: usize) {
         let mut left = count;
@@ -97,10 +92,6 @@ impl Sim {
         let hard_state = HardState { term: Term::new(term), voted_for: None };
         self.nodes[node].disk = Disk { entries, hard_state, ..Disk::default() };
         self.start(node);
-    }
-
-    pub(crate) fn sync_now(&mut self, node: usize) {
-        self.sync(node);
     }
 
     /// Power off: nothing that was not synced survives.

@@ -303,6 +303,14 @@ impl Sim {
         }
     }
 
+    /// Lets so much time pass.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now <= until {
+            self.step();
+        }
+    }
+
     /// Every node in a line, for whoever has to understand a failure.
     pub(crate) fn describe(&self) -> String {
         let line = |node: &Node| match &node.raft {
@@ -367,7 +375,7 @@ impl Sim {
     }
 
     /// One sync: covers everything that has been written.
-    fn sync(&mut self, node: usize) {
+    pub(crate) fn sync(&mut self, node: usize) {
         let now = self.now;
         let Node { raft: Some(raft), disk, queue, repair, hangs: false, .. } = &mut self.nodes[node] else { return };
         for entry in repair.iter() {
@@ -393,7 +401,7 @@ impl Sim {
         }
     }
 
-    fn drain(&mut self, node: usize) {
+    pub(crate) fn drain(&mut self, node: usize) {
         loop {
             let Some(raft) = &mut self.nodes[node].raft else { return };
             let Some(output) = raft.poll_output() else { return raft.invariants() };
