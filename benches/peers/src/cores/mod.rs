@@ -12,9 +12,9 @@ pub mod kv_repl;
 pub mod raft_rs;
 
 /// Bytes of a command.
-pub const COMMAND_BYTES: usize = 128;
+pub const COMMAND_BYTES: usize = kv_repl::three_cores::COMMAND_BYTES;
 /// A log forgets what has been applied when it has grown to this many entries.
-pub const LOG_ENTRIES_MAX: u64 = 8192;
+pub const LOG_ENTRIES_MAX: usize = 8192;
 
 /// Three cores of one kind, with a leader.
 pub trait Cores {

@@ -95,7 +95,7 @@ impl Cores for Three {
         for node in &self.nodes {
             let store = &node.raft.raft_log.store;
             let (first, last) = (store.first_index().expect("in memory"), store.last_index().expect("in memory"));
-            if last - first > LOG_ENTRIES_MAX {
+            if last - first > LOG_ENTRIES_MAX as u64 {
                 store.wl().compact(last).expect("all of it is applied");
             }
         }
