@@ -59,6 +59,10 @@ impl Log for MemoryLog {
         Ok(())
     }
 
+    fn waits(&self) -> bool {
+        false
+    }
+
     fn state(&self) -> Option<Bytes> {
         self.0.read().state.clone()
     }

@@ -1,11 +1,11 @@
-//! The thread that runs committed entries through the state machine, in order, and answers who waits for them.
+//! Runs committed entries through the state machine, in order, and answers who waits for them. Who calls it is decided in
+//! `apply_queue`.
 //!
 //! The state is write-locked for a chunk of entries at a time, so that readers wait for moments only. Every node
 //! applies every entry; the node whose process opened a command's session is the one whose client gets the outcome.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -36,92 +36,99 @@ pub(crate) enum ApplyTask<S> {
     Restore(Box<Replicated<S>>),
 }
 
-/// What the applier works with.
+/// What the applier works with, and what it knows between tasks.
 pub(crate) struct Applier<S: StateMachine, R: LogReader> {
-    pub(crate) shared: Arc<Shared<S>>,
-    pub(crate) reader: R,
-    pub(crate) checkpoints: Checkpoints,
-    pub(crate) core: UnboundedSender<Own>,
-    /// This process, as its session is first asked for.
-    pub(crate) node: NodeId,
-    pub(crate) nonce: u64,
-    pub(crate) checkpoint_log_bytes: u64,
-    /// Bytes of [`ApplyTask::Entries`] that wait in the queue.
-    pub(crate) backlog_bytes: Arc<AtomicUsize>,
-}
-
-/// What the thread knows between tasks.
-struct Progress {
+    shared: Arc<Shared<S>>,
+    reader: R,
+    checkpoints: Checkpoints,
+    core: UnboundedSender<Own>,
+    node: NodeId,
     session: Option<u64>,
     /// This process, as its session is asked for.
     nonce: u64,
     /// The log has been reset beyond what was to be applied next: nothing is applied before the state comes that this was
     /// done for.
     is_overtaken: bool,
+    checkpoint_log_bytes: u64,
     log_bytes: u64,
     checkpoint_running: Arc<AtomicBool>,
     checkpoint_thread: Option<JoinHandle<()>>,
 }
 
 impl<S: StateMachine, R: LogReader> Applier<S, R> {
-    /// Starts the thread. It ends when the sender is dropped.
-    pub(crate) fn spawn(self) -> std::io::Result<(Sender<ApplyTask<S>>, JoinHandle<()>)> {
-        let (sender, receiver) = channel();
-        let thread = threads::spawn("apply", self.core.clone(), move || self.run(&receiver))?;
-        Ok((sender, thread))
-    }
-
-    fn run(&self, tasks: &Receiver<ApplyTask<S>>) -> Result<(), String> {
-        let mut progress = Progress {
+    /// Of the node `node`, whose process asks for its session with `nonce` first; a checkpoint is due after
+    /// `checkpoint_log_bytes` of entries.
+    pub(crate) fn new(
+        shared: Arc<Shared<S>>,
+        reader: R,
+        checkpoints: Checkpoints,
+        core: UnboundedSender<Own>,
+        (node, nonce): (NodeId, u64),
+        checkpoint_log_bytes: u64,
+    ) -> Self {
+        Applier {
+            shared,
+            reader,
+            checkpoints,
+            core,
+            node,
             session: None,
-            nonce: self.nonce,
+            nonce,
             is_overtaken: false,
+            checkpoint_log_bytes,
             log_bytes: 0,
             checkpoint_running: Arc::new(AtomicBool::new(false)),
             checkpoint_thread: None,
-        };
-        while let Ok(task) = tasks.recv() {
-            match task {
-                ApplyTask::Entries(entries) => {
-                    self.apply(&entries, &mut progress);
-                    let bytes: usize = entries.iter().map(|entry| entry.frame().len()).sum();
-                    self.backlog_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                }
-                ApplyTask::Stored { first, last } => self.apply_stored(first, last, &mut progress)?,
-                ApplyTask::Restore(state) => self.restore(*state, &mut progress),
-            }
-            self.checkpoint_if_due(&mut progress);
         }
-        if let Some(running) = progress.checkpoint_thread.take() {
-            // Its own failure has been logged.
-            let _ = running.join();
+    }
+
+    /// Does what is asked.
+    ///
+    /// # Errors
+    ///
+    /// Committed entries can't be read, so this node can't go on.
+    pub(crate) fn work(&mut self, task: ApplyTask<S>) -> Result<(), String> {
+        match task {
+            ApplyTask::Entries(entries) => self.apply(&entries),
+            ApplyTask::Stored { first, last } => self.apply_stored(first, last)?,
+            ApplyTask::Restore(state) => self.restore(*state),
         }
+        self.checkpoint_if_due();
         Ok(())
     }
 
-    fn apply_stored(&self, mut first: Index, last: Index, progress: &mut Progress) -> Result<(), String> {
-        while first <= last && !progress.is_overtaken {
+    /// Returns when no checkpoint is being written any more.
+    pub(crate) fn finish(&mut self) {
+        if let Some(running) = self.checkpoint_thread.take() {
+            // Its own failure has been logged.
+            let _ = running.join();
+        }
+    }
+
+    fn apply_stored(&mut self, mut first: Index, last: Index) -> Result<(), String> {
+        while first <= last && !self.is_overtaken {
             let entries = match self.reader.read(first..last.next(), READ_BYTES) {
                 Ok(entries) => entries,
                 Err(_) if self.reader.base().index >= first => {
-                    progress.is_overtaken = true;
+                    self.is_overtaken = true;
                     return Ok(());
                 }
                 Err(error) => return Err(format!("log: {error}")),
             };
             let read = entries.last().ok_or("log: committed entries are missing")?.index();
-            self.apply(&entries, progress);
+            self.apply(&entries);
             first = read.next();
         }
         Ok(())
     }
 
-    fn apply(&self, entries: &[Entry], progress: &mut Progress) {
-        if progress.is_overtaken {
+    fn apply(&mut self, entries: &[Entry]) {
+        if self.is_overtaken {
             return;
         }
         let mut effects = Vec::with_capacity(entries.len().min(CHUNK_ENTRIES));
         for chunk in entries.chunks(CHUNK_ENTRIES) {
+            let mut log_bytes = 0;
             let mut state = self.shared.state.write();
             for entry in chunk {
                 let effect = state.apply(entry);
@@ -131,12 +138,13 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
                     _ => {}
                 }
                 effects.push((entry.index(), effect));
-                progress.log_bytes += entry.frame().len() as u64;
+                log_bytes += entry.frame().len() as u64;
             }
             let applied = state.applied.index;
             drop(state);
+            self.log_bytes += log_bytes;
             self.shared.advance_applied(applied);
-            self.deliver(&mut effects, progress);
+            self.deliver(&mut effects);
         }
     }
 
@@ -167,22 +175,23 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
     }
 
     /// Gives the effects to those of this process that wait for them.
-    fn deliver(&self, effects: &mut Vec<(Index, Effect<S::Outcome>)>, progress: &mut Progress) {
-        self.shared.answer(effects.drain(..).filter_map(|(index, effect)| match effect {
-            Effect::Outcome { session, sequence, outcome } if Some(session) == progress.session => {
+    fn deliver(&mut self, effects: &mut Vec<(Index, Effect<S::Outcome>)>) {
+        let shared = self.shared.clone();
+        shared.answer(effects.drain(..).filter_map(|(index, effect)| match effect {
+            Effect::Outcome { session, sequence, outcome } if Some(session) == self.session => {
                 Some((sequence, Answer::Outcome(outcome)))
             }
-            Effect::Mark { waiting: Some((session, sequence)) } if Some(session) == progress.session => {
+            Effect::Mark { waiting: Some((session, sequence)) } if Some(session) == self.session => {
                 Some((sequence, Answer::Marked(index)))
             }
-            Effect::Skipped { session, sequence } if Some(session) == progress.session => {
+            Effect::Skipped { session, sequence } if Some(session) == self.session => {
                 Some((sequence, Answer::Lost))
             }
             Effect::Session { session, node, nonce } if node == self.node => {
-                self.see_session(session, nonce, progress);
+                self.see_session(session, nonce);
                 None
             }
-            Effect::Gap { session } if Some(session) == progress.session => {
+            Effect::Gap { session } if Some(session) == self.session => {
                 self.tell_core(Own::Resend);
                 None
             }
@@ -192,22 +201,22 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
 
     /// The session of this node is that of the process `nonce`: this one, one before it, or one that began later. The last
     /// means that the disk was put back to an earlier state: this process begins again, as a still later one.
-    fn see_session(&self, session: u64, nonce: u64, progress: &mut Progress) {
-        match nonce.cmp(&progress.nonce) {
+    fn see_session(&mut self, session: u64, nonce: u64) {
+        match nonce.cmp(&self.nonce) {
             std::cmp::Ordering::Less => {}
             std::cmp::Ordering::Equal => {
-                progress.session = Some(session);
+                self.session = Some(session);
                 self.tell_core(Own::SessionOpen(session));
             }
             std::cmp::Ordering::Greater => {
-                progress.session = None;
-                progress.nonce = nonce.saturating_add(1);
-                self.tell_core(Own::SessionReplaced { nonce: progress.nonce });
+                self.session = None;
+                self.nonce = nonce.saturating_add(1);
+                self.tell_core(Own::SessionReplaced { nonce: self.nonce });
             }
         }
     }
 
-    fn restore(&self, new: Replicated<S>, progress: &mut Progress) {
+    fn restore(&mut self, new: Replicated<S>) {
         let last = new.applied;
         let mine = new.session(self.node);
         let mut state = self.shared.state.write();
@@ -218,28 +227,28 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         drop(old);
         info!(%last, "restored the state from a received checkpoint");
         if let Some((session, nonce, last_sequence)) = mine {
-            if nonce == progress.nonce {
+            if nonce == self.nonce {
                 self.shared.answers_lost_up_to(last_sequence);
             }
-            self.see_session(session, nonce, progress);
+            self.see_session(session, nonce);
         }
-        progress.is_overtaken = false;
-        progress.log_bytes = 0;
+        self.is_overtaken = false;
+        self.log_bytes = 0;
         self.shared.advance_applied(last.index);
     }
 
     /// Takes a read view, which costs nothing, and lets a thread write it out while applying goes on.
-    fn checkpoint_if_due(&self, progress: &mut Progress) {
-        if progress.log_bytes < self.checkpoint_log_bytes || progress.checkpoint_running.load(Ordering::Acquire) {
+    fn checkpoint_if_due(&mut self) {
+        if self.log_bytes < self.checkpoint_log_bytes || self.checkpoint_running.load(Ordering::Acquire) {
             return;
         }
-        progress.log_bytes = 0;
+        self.log_bytes = 0;
         let state = self.shared.state.read();
         let (view, meta) = (state.machine.view(), state.checkpoint_meta());
         drop(state);
         let (checkpoints, core, shared) = (self.checkpoints.clone(), self.core.clone(), self.shared.clone());
-        progress.checkpoint_running.store(true, Ordering::Release);
-        let running = progress.checkpoint_running.clone();
+        self.checkpoint_running.store(true, Ordering::Release);
+        let running = self.checkpoint_running.clone();
         let write = move || {
             match checkpoints.write::<S>(&view, &meta).and_then(|()| checkpoints.prune(shared.applied())) {
                 Ok(upto) => {
@@ -253,10 +262,10 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
             Ok(())
         };
         match threads::spawn("checkpoint", self.core.clone(), write) {
-            Ok(thread) => progress.checkpoint_thread = Some(thread),
+            Ok(thread) => self.checkpoint_thread = Some(thread),
             Err(error) => {
                 error!(%error, "no thread for a checkpoint; the log is kept");
-                progress.checkpoint_running.store(false, Ordering::Release);
+                self.checkpoint_running.store(false, Ordering::Release);
             }
         }
     }
@@ -269,51 +278,18 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
-
     use super::*;
-    use crate::driver::testing::{Counter, entry, state_at};
-    use crate::driver::traits::LogError;
-    use crate::types::{EntryId, Term, kind};
-
-    /// A log that has been reset to begin after entry 20.
-    #[derive(Clone)]
-    struct Reset;
-
-    impl LogReader for Reset {
-        fn read(&self, _range: Range<Index>, _bytes_max: usize) -> Result<Vec<Entry>, LogError> {
-            Err(LogError::new("gone"))
-        }
-
-        fn base(&self) -> EntryId {
-            EntryId::new(Term::new(1), Index::new(20))
-        }
-
-        fn last(&self) -> EntryId {
-            self.base()
-        }
-
-        fn term_runs(&self) -> Vec<EntryId> {
-            Vec::new()
-        }
-    }
+    use crate::driver::testing::{Counter, Reset, entry, state_at};
+    use crate::types::kind;
 
     #[test]
     fn what_a_received_checkpoint_overtakes_is_not_applied() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let shared = Arc::new(Shared::new(state_at(3)));
         let (core, _events) = tokio::sync::mpsc::unbounded_channel();
-        let applier = Applier::<Counter, _> {
-            shared: shared.clone(),
-            reader: Reset,
-            checkpoints: Checkpoints::open(dir.path()).expect("opens"),
-            core,
-            node: NodeId::new(1),
-            nonce: 1,
-            checkpoint_log_bytes: u64::MAX,
-            backlog_bytes: Arc::new(AtomicUsize::new(1 << 20)),
-        };
-        let (tasks, queue) = channel();
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let mut applier =
+            Applier::<Counter, _>::new(shared.clone(), Reset, checkpoints, core, (NodeId::new(1), 1), u64::MAX);
         let entries = |range: std::ops::RangeInclusive<u64>| {
             ApplyTask::Entries(range.map(|at| entry(at, kind::NOOP, b"")).collect())
         };
@@ -323,10 +299,8 @@ mod tests {
             ApplyTask::Restore(Box::new(state_at(20))),
             entries(21..=22),
         ] {
-            tasks.send(task).expect("the queue is open");
+            assert_eq!(applier.work(task), Ok(()));
         }
-        drop(tasks);
-        assert_eq!(applier.run(&queue), Ok(()));
         assert_eq!(shared.applied(), Index::new(22));
     }
 }

@@ -7,7 +7,8 @@
 //! A full disk is no failure: what it does not take stays at the head of the queue and is tried again.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::io;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -36,44 +37,102 @@ pub(crate) enum LogTask {
     GiveUp { first: Index, hard_state: HardState },
 }
 
-/// Starts the thread. It ends when the sender is dropped, or when the log has failed.
-pub(crate) fn spawn<L: Log>(
+/// Takes work for the log.
+pub(crate) type LogQueue = Box<dyn FnMut(LogTask) + Send>;
+
+/// Makes the queue to the log, and starts the thread that serves it. The thread ends when the queue is dropped, or when the
+/// log has failed. A log that never waits has none: who puts something into its queue has it done.
+pub(crate) fn start<L: Log>(
     log: L,
     node: NodeState,
     core: UnboundedSender<Own>,
-) -> std::io::Result<(Sender<LogTask>, JoinHandle<()>)> {
+) -> io::Result<(LogQueue, Option<JoinHandle<()>>)> {
+    let waits = log.waits();
+    let mut writer = Writer { log, node, core: core.clone(), queue: VecDeque::new(), is_full: false };
+    if !waits {
+        return Ok((Box::new(move |task| writer.work_here(task)), None));
+    }
     let (sender, receiver) = channel();
-    let thread = threads::spawn("log", core.clone(), move || {
-        run(log, node, &receiver, &core).map_err(|failure| failure.to_string())
-    })?;
-    Ok((sender, thread))
+    let thread = threads::spawn("log", core, move || writer.run(&receiver).map_err(|failure| failure.to_string()))?;
+    // If the thread has failed, its Own::Failed is on the way and ends the core's task.
+    Ok((Box::new(move |task| drop(sender.send(task))), Some(thread)))
 }
 
-fn run<L: Log>(
-    mut log: L,
+struct Writer<L> {
+    log: L,
     node: NodeState,
-    tasks: &Receiver<LogTask>,
-    core: &UnboundedSender<Own>,
-) -> Result<(), LogError> {
-    let mut queue = VecDeque::new();
-    let mut is_full = false;
-    while gather(tasks, &mut queue, is_full) {
-        let (written, stuck) = write(&mut log, node, &mut queue, core)?;
-        log.sync()?;
-        // The core may have ended first; then the next turn is the last.
-        if let Some(durable) = written.map(Write::into_durable) {
-            let _ = core.send(Own::Durable(durable));
+    core: UnboundedSender<Own>,
+    queue: VecDeque<LogTask>,
+    /// What is at the head of the queue found the disk full.
+    is_full: bool,
+}
+
+impl<L: Log> Writer<L> {
+    fn run(&mut self, tasks: &Receiver<LogTask>) -> Result<(), LogError> {
+        while gather(tasks, &mut self.queue, self.is_full) {
+            self.work()?;
         }
-        if is_full != stuck.is_some() {
-            is_full = stuck.is_some();
+        Ok(())
+    }
+
+    fn work_here(&mut self, task: LogTask) {
+        self.queue.push_back(task);
+        let done = self.work().and_then(|()| match self.is_full {
+            true => Err(LogError::new("it has no room, and only a log that waits is asked again")),
+            false => Ok(()),
+        });
+        if let Err(failure) = done {
+            self.tell_core(Own::Failed(format!("log: {failure}")));
+        }
+    }
+
+    /// Does what is in the queue, and syncs once.
+    fn work(&mut self) -> Result<(), LogError> {
+        let (written, stuck) = self.write()?;
+        self.log.sync()?;
+        if let Some(durable) = written.map(Write::into_durable) {
+            self.tell_core(Own::Durable(durable));
+        }
+        if self.is_full != stuck.is_some() {
+            self.is_full = stuck.is_some();
             match stuck {
                 Some(error) => warn!(%error, "the disk is full; this node tries again until there is room"),
                 None => info!("the disk has room again"),
             }
-            let _ = core.send(Own::DiskFull(is_full));
+            self.tell_core(Own::DiskFull(self.is_full));
         }
+        Ok(())
     }
-    Ok(())
+
+    /// Hands the queue to the log. Gives the last write that was taken, whose token covers all earlier ones, and the error
+    /// if the disk was full before the queue was empty.
+    fn write(&mut self) -> Result<(Option<Write>, Option<LogError>), LogError> {
+        let mut written = None;
+        while let Some(task) = self.queue.front() {
+            let (log, node) = (&mut self.log, self.node);
+            let done = match task {
+                LogTask::Write(write) => append(log, node, write),
+                LogTask::Truncate(upto) => log.truncate_prefix(*upto),
+                LogTask::Repair(entries) => log.repair(entries),
+                LogTask::GiveUp { first, hard_state } => give_up(log, node, *hard_state, *first),
+            };
+            match done {
+                Ok(()) => match self.queue.pop_front() {
+                    Some(LogTask::Write(write)) => written = Some(write),
+                    Some(LogTask::Repair(entries)) => self.tell_core(Own::Repaired(entries)),
+                    _ => {}
+                },
+                Err(error) if error.is_disk_full() => return Ok((written, Some(error))),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((written, None))
+    }
+
+    fn tell_core(&self, own: Own) {
+        // The core may have ended first.
+        let _ = self.core.send(own);
+    }
 }
 
 /// Takes everything that is there, and waits for something if there is nothing; on a full disk only for a while. False
@@ -95,36 +154,6 @@ fn gather(tasks: &Receiver<LogTask>, queue: &mut VecDeque<LogTask>, is_full: boo
             Err(TryRecvError::Disconnected) => return !is_full,
         }
     }
-}
-
-/// Hands the queue to the log. Gives the last write that was taken, whose token covers all earlier ones, and the error if
-/// the disk was full before the queue was empty.
-fn write<L: Log>(
-    log: &mut L,
-    node: NodeState,
-    queue: &mut VecDeque<LogTask>,
-    core: &UnboundedSender<Own>,
-) -> Result<(Option<Write>, Option<LogError>), LogError> {
-    let mut written = None;
-    while let Some(task) = queue.front() {
-        let done = match task {
-            LogTask::Write(write) => append(log, node, write),
-            LogTask::Truncate(upto) => log.truncate_prefix(*upto),
-            LogTask::Repair(entries) => log.repair(entries),
-            LogTask::GiveUp { first, hard_state } => give_up(log, node, *hard_state, *first),
-        };
-        match done {
-            Ok(()) => match queue.pop_front() {
-                Some(LogTask::Write(write)) => written = Some(write),
-                // The core may have ended first.
-                Some(LogTask::Repair(entries)) => drop(core.send(Own::Repaired(entries))),
-                _ => {}
-            },
-            Err(error) if error.is_disk_full() => return Ok((written, Some(error))),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((written, None))
 }
 
 fn give_up<L: Log>(log: &mut L, node: NodeState, hard_state: HardState, first: Index) -> Result<(), LogError> {

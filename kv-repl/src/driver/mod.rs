@@ -5,6 +5,7 @@
 //! `task` is the one loop, `replica` the handle.
 
 mod applier;
+mod apply_queue;
 mod boot;
 mod checkpoints;
 pub(crate) mod config;

@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -21,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::applier::Applier;
+use super::apply_queue::ApplyQueue;
 use super::boot::{self, Boot, Booted, configurations_after, draw_number, last_stamp_ms};
 use super::checkpoints::Checkpoints;
 use super::config::{ReplicaConfig, StartError};
@@ -292,20 +292,17 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         };
         let options = crate::raft::Options { seed: draw_number()?, ..self.config.raft.clone() };
         let raft = Raft::new(self.node.me, options, boot, started.elapsed());
-        let (log, log_thread) = log_writer::spawn(self.booted_log, self.node, self.own.clone()).map_err(other)?;
+        let (log, log_thread) = log_writer::start(self.booted_log, self.node, self.own.clone()).map_err(other)?;
         let (receiving, received) = std::sync::mpsc::channel();
-        let backlog_bytes = Arc::new(AtomicUsize::new(0));
-        let applier = Applier {
-            shared: self.shared.clone(),
-            reader: reader.clone(),
-            checkpoints: self.checkpoints.clone(),
-            core: self.own.clone(),
-            node: self.node.me.id,
-            nonce,
-            checkpoint_log_bytes: self.config.checkpoint_log_bytes,
-            backlog_bytes: backlog_bytes.clone(),
-        };
-        let (apply, apply_thread) = applier.spawn().map_err(other)?;
+        let applier = Applier::new(
+            self.shared.clone(),
+            reader.clone(),
+            self.checkpoints.clone(),
+            self.own.clone(),
+            (self.node.me.id, nonce),
+            self.config.checkpoint_log_bytes,
+        );
+        let (apply, apply_thread) = ApplyQueue::start(applier, self.own.clone()).map_err(other)?;
         let (snapshots, snapshot_thread) =
             snapshots::spawn(self.checkpoints, self.shared.clone(), receiving, self.own.clone()).map_err(other)?;
         let task = Task {
@@ -323,10 +320,9 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             marks: Marks::new(self.config.compare_interval),
             origin: Origin::new(self.node.me.id, nonce),
             reads: Reads::default(),
-            backlog_bytes,
             started,
         };
-        Ok((task, vec![log_thread, apply_thread, snapshot_thread]))
+        Ok((task, log_thread.into_iter().chain([apply_thread, snapshot_thread]).collect()))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   peers ----> [peer events] --+                      +--> log thread ----> Own::Durable --+
-//!   clients --> [submissions] --+--> turn: core -------+--> apply thread --> Own::...       +--> next turn
+//!   clients --> [submissions] --+--> turn: core -------+--> applier -------> Own::...       +--> next turn
 //!   clients --> [reads] --------+                      +--> snapshot thread > Own::...    --+
 //!   threads --> [own] ----------+                      +--> links to the peers
 //! ```
@@ -16,7 +16,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,7 +25,8 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::applier::ApplyTask;
-use super::log_writer::LogTask;
+use super::apply_queue::ApplyQueue;
+use super::log_writer::{LogQueue, LogTask};
 use super::marks::Marks;
 use super::origin::{Origin, Submission};
 use super::peers::{Link, PeerEvent};
@@ -47,8 +47,6 @@ const TURN_EVENTS: usize = 256;
 const FORWARD_BYTES: usize = 1 << 20;
 /// The log is kept for followers that are catching up, but for no more checkpoints than this.
 const KEPT_CHECKPOINTS_MAX: usize = 8;
-/// Bytes of committed entries that may wait for the applier in memory; beyond it they are read from the log again.
-const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
 /// What the node's own threads and its handle tell the core's task.
 pub(crate) enum Own {
@@ -111,8 +109,8 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) raft: Raft,
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) reader: R,
-    pub(crate) log: Sender<LogTask>,
-    pub(crate) apply: Sender<ApplyTask<S>>,
+    pub(crate) log: LogQueue,
+    pub(crate) apply: ApplyQueue<S, R>,
     pub(crate) snapshots: Sender<SnapshotTask>,
     /// The states that were received, in the order of their events.
     pub(crate) received: Receiver<Box<Replicated<S>>>,
@@ -125,7 +123,6 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) marks: Marks,
     pub(crate) origin: Origin,
     pub(crate) reads: Reads,
-    pub(crate) backlog_bytes: Arc<AtomicUsize>,
     pub(crate) started: Instant,
 }
 
@@ -395,7 +392,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Output::Apply(apply) => self.carry_out_apply(apply),
             Output::Restore { last } => {
                 let state = self.unrestored.remove(&last).expect("the core has heard of it, and only of what is there");
-                self.tell_applier(ApplyTask::Restore(state));
+                self.apply.push(ApplyTask::Restore(state));
             }
             Output::ReadLog(request) => self.read_log(request),
             Output::Repair(entries) => self.tell_log(LogTask::Repair(entries)),
@@ -419,19 +416,10 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
 
     fn carry_out_apply(&mut self, apply: Apply) {
         match apply {
-            Apply::Stored { first, last } => self.tell_applier(ApplyTask::Stored { first, last }),
+            Apply::Stored { first, last } => self.apply.push(ApplyTask::Stored { first, last }),
             Apply::Entries(entries) => {
-                let bytes: usize = entries.iter().map(|entry| entry.frame().len()).sum();
-                let backlog = self.backlog_bytes.load(Ordering::Relaxed);
-                let (first, last) = match (entries.first(), entries.last()) {
-                    (Some(first), Some(last)) => (first.index(), last.index()),
-                    _ => return,
-                };
-                if backlog > BACKLOG_BYTES_MAX && last <= self.raft.durable() {
-                    self.tell_applier(ApplyTask::Stored { first, last });
-                } else {
-                    self.backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
-                    self.tell_applier(ApplyTask::Entries(entries));
+                if let Err(reason) = self.apply.apply(entries, self.raft.durable()) {
+                    let _ = self.own.send(Own::Failed(reason));
                 }
             }
         }
@@ -476,12 +464,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
 
     // A thread whose queue is closed has failed; its Own::Failed is on the way and ends this task.
 
-    fn tell_log(&self, task: LogTask) {
-        let _ = self.log.send(task);
-    }
-
-    fn tell_applier(&self, task: ApplyTask<S>) {
-        let _ = self.apply.send(task);
+    fn tell_log(&mut self, task: LogTask) {
+        (self.log)(task);
     }
 
     fn tell_snapshots(&self, task: SnapshotTask) {

@@ -1,11 +1,12 @@
 //! What the driver's own tests work with.
 
 use std::io;
+use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
 use super::replicated::Replicated;
-use super::traits::{BoxError, CheckpointMeta, StateMachine};
+use super::traits::{BoxError, CheckpointMeta, LogError, LogReader, StateMachine};
 use crate::types::{Entry, EntryId, Index, Kind, Term};
 
 /// A state machine that counts commands since its creation.
@@ -64,4 +65,26 @@ pub(super) fn state_at(applied: u64) -> Replicated<Counter> {
         state.apply(&entry(at, crate::types::kind::NOOP, b""));
     }
     state
+}
+
+/// A log that has been reset to begin after entry 20.
+#[derive(Clone)]
+pub(super) struct Reset;
+
+impl LogReader for Reset {
+    fn read(&self, _range: Range<Index>, _bytes_max: usize) -> Result<Vec<Entry>, LogError> {
+        Err(LogError::new("gone"))
+    }
+
+    fn base(&self) -> EntryId {
+        EntryId::new(Term::new(1), Index::new(20))
+    }
+
+    fn last(&self) -> EntryId {
+        self.base()
+    }
+
+    fn term_runs(&self) -> Vec<EntryId> {
+        Vec::new()
+    }
 }

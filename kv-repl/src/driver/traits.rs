@@ -17,6 +17,9 @@ use crate::types::{Entry, EntryId, Index};
 /// `apply` is deterministic: the same commands in the same order give the same state, outcomes and digest on every
 /// machine. It must not read a clock, a random source or an unordered map. A command it does not understand gets an
 /// outcome that says so; a panic stops the node.
+///
+/// `apply` need not be quick, but must not wait for anything that waits for this node. Commands that take microseconds are
+/// applied on the runtime's thread where they were committed, longer ones on a thread of their own.
 pub trait StateMachine: Sized + Send + Sync + 'static {
     /// What a command answers.
     type Outcome: Send + 'static;
@@ -62,7 +65,7 @@ pub struct CheckpointMeta {
     pub blob: Bytes,
 }
 
-/// Where entries and the hard state are kept. Driven by one thread.
+/// Where entries and the hard state are kept. One thread at a time drives it.
 ///
 /// A log that fails must not be used again before it has been reopened, with one exception: if the error is
 /// [`LogError::disk_full`], nothing has been taken, the log goes on, and the call is made again after a while.
@@ -99,6 +102,12 @@ pub trait Log: Send + 'static {
     ///
     /// Something may not be durable. This is final even if the disk is full.
     fn sync(&mut self) -> Result<(), LogError>;
+
+    /// Whether its methods may have to wait, as for a disk: then they are called on a thread of their own. A log that never
+    /// waits spares its writes two changes of thread; that it has no room is final for it.
+    fn waits(&self) -> bool {
+        true
+    }
 
     /// The last state blob.
     fn state(&self) -> Option<Bytes>;
