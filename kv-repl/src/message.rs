@@ -209,8 +209,11 @@ pub enum FetchResult {
     Entries(Vec<Entry>),
     /// Its log does not contain the entry after them, or begins later.
     Absent,
-    /// It has lost some of them itself.
+    /// It has lost some of them itself, or its disk holds others at this moment.
     Damaged,
+    /// It is the leader of its term, its log does not contain the entry after them, and it has a majority without the one
+    /// who asks. So they were never committed.
+    Needless,
 }
 
 /// A follower's request for a read index.

@@ -250,7 +250,8 @@ mod tests {
             AppendResult::StaleTerm,
         ];
         messages.extend(results.map(answer));
-        let results = [FetchResult::Entries(vec![entry(7, b"seven")]), FetchResult::Absent, FetchResult::Damaged];
+        let entries = FetchResult::Entries(vec![entry(7, b"seven")]);
+        let results = [entries, FetchResult::Absent, FetchResult::Damaged, FetchResult::Needless];
         let fetched = |result| Message::FetchEntriesReply(FetchEntriesReply { term: Term::new(4), token: 78, result });
         messages.extend(results.map(fetched));
         let results = [

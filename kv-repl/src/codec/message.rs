@@ -352,6 +352,7 @@ fn put_fetch_reply(reply: &FetchEntriesReply, out: &mut BytesMut) -> u8 {
         FetchResult::Entries(_) => 0,
         FetchResult::Absent => 1,
         FetchResult::Damaged => 2,
+        FetchResult::Needless => 3,
     });
     tag::FETCH_ENTRIES_REPLY
 }
@@ -363,6 +364,7 @@ fn take_fetch_reply(head: &mut Bytes) -> Option<FetchEntriesReply> {
         0 => FetchResult::Entries(Vec::new()),
         1 => FetchResult::Absent,
         2 => FetchResult::Damaged,
+        3 => FetchResult::Needless,
         _ => return None,
     };
     Some(FetchEntriesReply { term, token, result })

@@ -396,6 +396,10 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             }
             Output::ReadLog(request) => self.read_log(request),
             Output::Repair(entries) => self.tell_log(LogTask::Repair(entries)),
+            Output::ForgetPrefix(upto) => {
+                info!(%upto, "the received checkpoint covers what the log has lost up to there");
+                self.tell_log(LogTask::Truncate(upto));
+            }
             Output::LogLost { first } => {
                 self.tell_log(LogTask::GiveUp { first, hard_state: self.raft.hard_state() });
             }

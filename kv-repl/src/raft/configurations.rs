@@ -70,6 +70,13 @@ impl Configurations {
         }
     }
 
+    /// The log forgets everything up to and including `base`, where `configuration` is in force. What came before may not
+    /// have been known.
+    pub(super) fn rebase(&mut self, base: Index, configuration: Configuration) {
+        self.truncate_prefix(base);
+        self.before = configuration;
+    }
+
     /// The log starts again after a checkpoint with this configuration.
     pub(super) fn reset(&mut self, configuration: Configuration) {
         *self = Configurations::new(configuration, Vec::new());

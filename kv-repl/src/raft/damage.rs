@@ -15,38 +15,42 @@
 //! and a cluster heals in which every node has lost something else, before anybody can lead it. One range is repaired
 //! after the other, piece by piece.
 //!
-//! If a leader says that its log does not contain the entry after the loss, or begins after the loss, nobody can help: the
-//! driver is told to replace the disk. Nothing is lost by that, as the leader was elected by voters none of whom knew more.
+//! If the leader's log begins after the loss it sends a checkpoint: what is lost up to there is not missed then. If its log
+//! does not contain the entry after the loss, what is lost was never committed: the driver is told to replace the disk,
+//! provided that the leader has a majority without this node.
+//!
+//! A checkpoint may end with an entry that is lost here. The log then begins after it, though it may have had another entry
+//! in that place. In that case it was never committed what follows, no leader has it, and it is given up or replaced like
+//! any other suffix; until then this node is counted on for no more than before.
 
 use std::time::Duration;
 
 use super::io::{LogReadResult, Lost, Output, ReadLog};
 use super::log::end_of_chain;
+use super::progress::Progress;
 use super::{Raft, State};
 use crate::message::{FetchEntries, FetchEntriesReply, FetchResult, Message};
-use crate::types::{Entry, EntryId, Index, Member, Term};
+use crate::types::{Configuration, Entry, EntryId, Index, Member};
 
 /// What is lost, and how far the repair has got.
 pub(super) struct Damage {
-    /// In order. The first one is being repaired.
+    /// In order. The first one is being repaired, from its front.
     lost: Vec<Lost>,
-    /// First entry of each run of equal terms of what has been repaired of the first range.
-    runs: Vec<EntryId>,
     step: Step,
-    /// How many questions have been asked: each goes to another node.
+    /// How many times somebody has been asked: each time it is another node.
     asked: usize,
+    /// Of the present question. It is the same for all that are asked, and as long as nobody has answered it: a large
+    /// answer may take longer than the patience of the one who asks.
+    token: Option<u64>,
 }
 
 enum Step {
-    /// Nobody has been asked yet, or nobody since this moment.
-    Waiting(Duration),
-    Asked {
-        token: u64,
-        member: Member,
-        until: Duration,
-    },
+    /// Somebody is asked at this moment.
+    Asking(Duration),
     /// The repair of all before this index is being written.
     Writing(Index),
+    /// The driver has been told that nobody can help.
+    Hopeless,
 }
 
 /// A question of another node that waits for the disk.
@@ -59,8 +63,8 @@ pub(super) struct Fetching {
 impl Damage {
     /// `None` if nothing is lost.
     pub(super) fn new(lost: Vec<Lost>, now: Duration) -> Option<Damage> {
-        let step = Step::Waiting(now);
-        (!lost.is_empty()).then_some(Damage { lost, runs: Vec::new(), step, asked: 0 })
+        let step = Step::Asking(now);
+        (!lost.is_empty()).then_some(Damage { lost, step, asked: 0, token: None })
     }
 
     fn first(&self) -> Lost {
@@ -71,10 +75,24 @@ impl Damage {
         self.lost.iter().any(|lost| lost.first < range.end && range.start < lost.next.index)
     }
 
+    /// The range that this entry is in.
+    fn around(&self, index: Index) -> Option<Lost> {
+        self.lost.iter().find(|lost| lost.first <= index && index < lost.next.index).copied()
+    }
+
+    /// Nothing up to here is missed any more.
+    fn forget(&mut self, upto: Index) {
+        self.lost.retain(|lost| lost.next.index > upto.next());
+        if let Some(first) = self.lost.first_mut() {
+            first.first = first.first.max(upto.next());
+        }
+        self.token = None;
+    }
+
     pub(super) fn deadline(&self) -> Option<Duration> {
         match self.step {
-            Step::Waiting(until) | Step::Asked { until, .. } => Some(until),
-            Step::Writing(_) => None,
+            Step::Asking(at) => Some(at),
+            Step::Writing(_) | Step::Hopeless => None,
         }
     }
 }
@@ -93,18 +111,18 @@ impl Raft {
         if damage.deadline().is_none_or(|at| now < at) {
             return;
         }
-        // Every second question is for the leader, whose word is final.
+        // Every second question is for the leader, who has a checkpoint, and whose word is final.
         let others: Vec<Member> = self.connections.keys().copied().collect();
         let leader = leader.filter(|leader| damage.asked.is_multiple_of(2) && others.contains(leader));
         let in_turn = others.get((damage.asked / 2) % others.len().max(1)).copied();
         damage.asked += 1;
         let Some(member) = leader.or(in_turn) else {
-            damage.step = Step::Waiting(now + self.options.heartbeat_interval);
+            damage.step = Step::Asking(now + self.options.heartbeat_interval);
             return;
         };
         self.last_token += 1;
-        let token = self.last_token;
-        damage.step = Step::Asked { token, member, until: now + self.options.election_timeout_max };
+        let token = *damage.token.get_or_insert(self.last_token);
+        damage.step = Step::Asking(now + self.options.election_timeout_max);
         let Lost { first, next } = damage.first();
         let request = FetchEntries { term: self.hard_state.term, token, first, next };
         self.send(member, Message::FetchEntries(request));
@@ -116,8 +134,13 @@ impl Raft {
         let is_lost = self.damage.as_ref().is_some_and(|damage| damage.is_lost(first..next.index.next()));
         let result = if is_lost {
             FetchResult::Damaged
-        } else if first >= next.index || first <= self.log.base().index || !self.log.contains(next) {
+        } else if first >= next.index {
             FetchResult::Absent
+        } else if first <= self.log.base().index {
+            self.offer_checkpoint(from);
+            FetchResult::Absent
+        } else if !self.log.contains(next) {
+            if self.can_do_without(from) { FetchResult::Needless } else { FetchResult::Absent }
         } else {
             match self.log.entries(first, self.options.message_bytes_max) {
                 entries if entries.is_empty() => return self.fetch_from_disk(from, request),
@@ -125,6 +148,23 @@ impl Raft {
             }
         };
         self.reply_to_fetch(from, &request, result);
+    }
+
+    /// Sends a follower the newest checkpoint, if this node leads.
+    fn offer_checkpoint(&mut self, to: Member) {
+        let State::Leader(leader) = &mut self.state else { return };
+        if let Some(peer) = leader.peers.get_mut(&to).filter(|peer| !matches!(peer.progress, Progress::Snapshot { .. })) {
+            peer.need_snapshot(self.log.base().index, self.now);
+        }
+    }
+
+    /// Whether this node leads, and has a majority without `member`: the log that everybody will have is this one then.
+    fn can_do_without(&self, member: Member) -> bool {
+        let State::Leader(leader) = &self.state else { return false };
+        let effective = self.configurations.effective();
+        let has_committed = self.committed >= leader.first();
+        let is_there = |voter| voter != member && self.is_there(leader, voter);
+        has_committed && effective.is_member(member) && effective.is_majority(is_there)
     }
 
     fn fetch_from_disk(&mut self, to: Member, request: FetchEntries) {
@@ -140,10 +180,15 @@ impl Raft {
     pub(super) fn finish_fetch(&mut self, token: u64, result: &LogReadResult) {
         let Some(at) = self.fetching.iter().position(|fetching| fetching.token == token) else { return };
         let Fetching { to, request, .. } = self.fetching.swap_remove(at);
-        let result = match result {
-            LogReadResult::Entries(entries) => FetchResult::Entries(entries.clone()),
-            LogReadResult::Gone => FetchResult::Damaged,
+        let mut found = match result {
+            LogReadResult::Entries(entries) => entries.clone(),
+            LogReadResult::Gone => Vec::new(),
         };
+        // The disk may hold an older log than the one that contains the entry after the loss, or by now a newer one.
+        let is_same = |entry: &Entry| self.log.contains(entry.id());
+        found.truncate(found.iter().position(|entry| !is_same(entry)).unwrap_or(found.len()));
+        let is_proven = self.log.contains(request.next) && !found.is_empty();
+        let result = if is_proven { FetchResult::Entries(found) } else { FetchResult::Damaged };
         self.reply_to_fetch(to, &request, result);
     }
 
@@ -155,25 +200,53 @@ impl Raft {
         self.send(to, Message::FetchEntriesReply(reply));
     }
 
-    pub(super) fn handle_fetch_entries_reply(&mut self, from: Member, reply: FetchEntriesReply) {
-        let is_leader = matches!(&self.state, State::Follower(follower) if follower.leader == Some(from))
-            && reply.term == self.hard_state.term;
+    pub(super) fn handle_fetch_entries_reply(&mut self, reply: FetchEntriesReply) {
         let pause = self.now + self.options.heartbeat_interval;
-        let Some(damage) = &mut self.damage else { return };
-        match damage.step {
-            Step::Asked { token, member, .. } if token == reply.token && member == from => {}
-            _ => return,
-        }
+        let is_of_this_term = reply.term == self.hard_state.term;
+        let Some(damage) = self.damage.as_mut().filter(|damage| damage.token == Some(reply.token)) else { return };
+        let Step::Asking(at) = &mut damage.step else { return };
+        *at = pause.min(*at);
         let Lost { first, next } = damage.first();
-        damage.step = Step::Waiting(pause);
+        let before = EntryId::new(self.log.term(first.prev()).expect("what is lost is in the log"), first.prev());
         match reply.result {
-            FetchResult::Entries(entries) if are_between(first, next, &entries) => {
+            FetchResult::Entries(entries) if are_between(before, next, &entries) => {
+                damage.token = None;
                 damage.step = Step::Writing(entries[entries.len() - 1].index().next());
                 self.outputs.push_back(Output::Repair(entries));
             }
-            FetchResult::Absent if is_leader => self.outputs.push_back(Output::LogLost { first }),
+            FetchResult::Needless if is_of_this_term => {
+                damage.step = Step::Hopeless;
+                self.outputs.push_back(Output::LogLost { first });
+            }
             // Somebody else may have it.
-            FetchResult::Entries(_) | FetchResult::Absent | FetchResult::Damaged => {}
+            FetchResult::Entries(_) | FetchResult::Needless | FetchResult::Absent | FetchResult::Damaged => {}
+        }
+    }
+
+    /// A checkpoint of committed entries has been received: of what is lost, nothing up to its end is missed any more. The
+    /// log keeps what comes after it, unless it is certain that this contradicts it.
+    pub(super) fn cover_damage(&mut self, checkpoint: EntryId, configuration: &Configuration) {
+        let Some(damage) = &mut self.damage else { return };
+        let hole = damage.around(checkpoint.index);
+        let may_fit = hole.map_or(self.log.contains(checkpoint), |hole| hole.next.term >= checkpoint.term);
+        if may_fit {
+            damage.forget(checkpoint.index);
+            match hole {
+                Some(hole) => self.log.begin_in_loss(checkpoint, hole.next, &damage.lost),
+                None => self.log.truncate_prefix(checkpoint),
+            }
+            self.configurations.rebase(checkpoint.index, configuration.clone());
+            self.outputs.push_back(Output::ForgetPrefix(checkpoint));
+        } else {
+            damage.lost.clear();
+        }
+        self.end_damage();
+    }
+
+    fn end_damage(&mut self) {
+        if self.damage.as_ref().is_some_and(|damage| damage.lost.is_empty()) {
+            self.damage = None;
+            self.reset_election_timer();
         }
     }
 
@@ -187,32 +260,23 @@ impl Raft {
         let (Some(damage), Some(last)) = (&mut self.damage, entries.last()) else { return };
         let end = last.index().next();
         assert!(matches!(damage.step, Step::Writing(expected) if expected == end), "what was asked for is repaired");
-        for entry in entries {
-            if damage.runs.last().is_none_or(|run| run.term != entry.term()) {
-                damage.runs.push(entry.id());
-            }
-        }
-        damage.step = Step::Waiting(self.now);
-        self.stamp_ms = entries.iter().map(Entry::stamp_ms).fold(self.stamp_ms, u64::max);
-        self.configurations.insert(entries);
-        let lost = &mut damage.lost[0];
-        let range_first = damage.runs[0].index;
-        lost.first = end;
-        if end == lost.next.index {
-            self.log.fill(range_first, &damage.runs, lost.next);
-            damage.runs.clear();
-            damage.lost.remove(0);
-            if damage.lost.is_empty() {
-                self.damage = None;
-                self.reset_election_timer();
-            }
-        }
+        damage.step = Step::Asking(self.now);
+        // A checkpoint may have come meanwhile.
+        let is_missed = |entry: &&Entry| entry.index() > self.log.base().index;
+        let missed: Vec<Entry> = entries.iter().filter(is_missed).cloned().collect();
+        let Some(first) = missed.first().map(Entry::index) else { return };
+        let mut runs: Vec<EntryId> = missed.iter().map(Entry::id).collect();
+        runs.dedup_by_key(|run| run.term);
+        self.stamp_ms = missed.iter().map(Entry::stamp_ms).fold(self.stamp_ms, u64::max);
+        self.configurations.insert(&missed);
+        self.log.fill(first, &runs, damage.first().next);
+        damage.forget(last.index());
+        self.end_damage();
     }
 }
 
-/// Whether these can be entries of one log that begin at `first` and end before `next`.
-fn are_between(first: Index, next: EntryId, entries: &[Entry]) -> bool {
-    let before = EntryId::new(Term::ZERO, first.prev());
+/// Whether these can be entries of one log that follow `before` and end before `next`.
+fn are_between(before: EntryId, next: EntryId, entries: &[Entry]) -> bool {
     let is_before_next = |last: EntryId| last.index < next.index && last.term <= next.term;
     !entries.is_empty() && end_of_chain(before, entries).is_some_and(is_before_next)
 }

@@ -10,7 +10,8 @@ use crate::types::{Configuration, Entry, EntryId, HardState, Index, Member, Node
 /// What the disk held when the node started.
 ///
 /// Log and checkpoint fit together: `base.index <= applied <= last`, and the log's entry at `applied`, or its `base`, is
-/// the one that the checkpoint ends with. A log for which this does not hold is first reset to the checkpoint.
+/// the one that the checkpoint ends with. A log for which this does not hold is first reset to the checkpoint. If that entry
+/// is lost in the log, it is made the log's base.
 #[derive(Clone, Debug)]
 pub struct Boot {
     /// Term and vote.
@@ -98,6 +99,9 @@ pub enum Output {
         /// The first one.
         first: Index,
     },
+    /// The received checkpoint that ends with this entry covers some of the lost ones: forget the log up to and including
+    /// it, before any later [`Output::Write`]. Nothing is to be reported.
+    ForgetPrefix(EntryId),
     /// Send a piece of a checkpoint.
     SendSnapshot(SendSnapshot),
     /// A follower could not use the checkpoint that ends with `last`. The damage may be on this side: if so, send it no

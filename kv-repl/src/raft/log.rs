@@ -12,6 +12,7 @@
 //! is read from the disk by the driver.
 
 use std::collections::VecDeque;
+use std::mem;
 
 use super::configurations::is_readable;
 use super::io::Lost;
@@ -38,21 +39,25 @@ impl Log {
         log
     }
 
-    /// The log as it was found on the disk, with what could be found of its terms: a range of lost entries is taken to be of
-    /// the term before it until [`Log::fill`] says otherwise. Nobody may ask for what is lost meanwhile.
+    /// The log as it was found on the disk, with what could be found of its terms. Nobody may ask for what is lost.
     ///
     /// # Panics
     ///
     /// As for [`Log::new`].
-    pub(super) fn with_losses(base: EntryId, mut runs: Vec<EntryId>, last: Index, lost: &[Lost]) -> Log {
-        if let Some(first) = runs.first_mut().filter(|_| !lost.is_empty()) {
-            first.index = base.index.next();
-        }
-        runs.dedup_by_key(|run| run.term);
-        Log::new(base, runs, last)
+    pub(super) fn with_losses(base: EntryId, runs: Vec<EntryId>, last: Index, lost: &[Lost]) -> Log {
+        Log::new(base, runs_around(base, runs, lost), last)
     }
 
-    /// The entries from `first` up to `next` were lost and are known again: `runs` are the first ones of each term.
+    /// The log begins after `base` now, which stands in the place of a lost entry. `next` is the first one after it that is
+    /// not lost, `lost` are those that still are.
+    pub(super) fn begin_in_loss(&mut self, base: EntryId, next: EntryId, lost: &[Lost]) {
+        assert!(self.tail.is_empty(), "a damaged log takes no entries");
+        let runs = mem::take(&mut self.runs).into_iter().filter(|run| run.index > next.index).chain([next]).collect();
+        *self = Log::with_losses(base, runs, self.last, lost);
+    }
+
+    /// Entries were lost from `first` on, and some of them, or all up to `next`, are known again: `runs` are the first ones
+    /// of each term.
     ///
     /// # Panics
     ///
@@ -214,6 +219,18 @@ impl Log {
         assert!(self.tail.back().is_none_or(|entry| entry.index() == self.last), "the tail ends with the log");
         assert_eq!(self.tail_bytes, self.tail.iter().map(|entry| entry.frame().len()).sum::<usize>(), "bytes add up");
     }
+}
+
+/// The runs of a log in which entries are lost: these are taken to be of the term of the entry before them until
+/// [`Log::fill`] says otherwise.
+fn runs_around(base: EntryId, runs: Vec<EntryId>, lost: &[Lost]) -> Vec<EntryId> {
+    let is_lost = |index: Index| lost.iter().any(|lost| lost.first <= index && index < lost.next.index);
+    let first = Some(EntryId::new(base.term, base.index.next())).filter(|first| is_lost(first.index));
+    let known = runs.into_iter().filter(|run| run.index > base.index && !is_lost(run.index));
+    let mut all: Vec<EntryId> = known.chain(lost.iter().map(|lost| lost.next)).chain(first).collect();
+    all.sort_by_key(|run| run.index);
+    all.dedup_by_key(|run| run.term);
+    all
 }
 
 /// The last of `entries`, or `prev` if there are none, if they can follow `prev` in a log: consecutive, terms never going

@@ -104,7 +104,7 @@ impl Raft {
     }
 
     /// Whether a voter could help to commit the next entry. One with a damaged log answers, and cannot.
-    fn is_there(&self, leader: &Leader, member: Member) -> bool {
+    pub(super) fn is_there(&self, leader: &Leader, member: Member) -> bool {
         let is_heard = |peer: &Peer| peer.is_heard(self.now, &self.options);
         member == self.me || leader.peers.get(&member).is_some_and(is_heard) && leader.has_caught_up(member)
     }

@@ -196,7 +196,7 @@ impl Raft {
             Message::InstallSnapshotReply(reply) => self.handle_install_snapshot_reply(from, reply),
             Message::Marked(marked) => self.handle_marked_message(from, marked),
             Message::FetchEntries(request) => self.handle_fetch_entries(from, request),
-            Message::FetchEntriesReply(reply) => self.handle_fetch_entries_reply(from, reply),
+            Message::FetchEntriesReply(reply) => self.handle_fetch_entries_reply(reply),
             Message::ReadIndex(request) => self.handle_read_index(from, request),
             Message::ReadIndexReply(reply) => self.handle_read_index_reply(from, reply),
             // Proposals need a time stamp, and the driver has the clock: it proposes them.

@@ -9,6 +9,8 @@
 //! | is in the log | stays: what follows it is kept (rule 6 of figure 13) | takes the checkpoint, when an earlier reset is durable |
 //! | is not in the log, or another one is in its place | starts again after it (rule 7) | takes the checkpoint, when the reset is durable |
 //!
+//! If entries of the log are lost, see `damage` for what else becomes of it.
+//!
 //! Keeping a suffix that contradicts the checkpoint would make the follower refuse the leader for ever (hashicorp #697).
 //! `Installed` is an acknowledgement like any other: it counts for commitment, so it waits for the disk.
 
@@ -25,11 +27,7 @@ impl Raft {
         if piece.last.term > piece.term || !self.accept_leader(from, piece.term) {
             return;
         }
-        // What the log has lost is repaired first: until then nobody knows how it fits the checkpoint.
         let State::Follower(follower) = &mut self.state else { return };
-        if self.damage.is_some() {
-            return;
-        }
         if piece.last.index <= self.committed {
             follower.installed_due = Some((piece.last, piece.connection));
             self.release();
@@ -44,7 +42,6 @@ impl Raft {
         self.see(now);
         // A checkpoint that was complete only after this node has stopped following is not needed: the log goes on.
         let State::Follower(follower) = &self.state else { return };
-        assert!(self.damage.is_none(), "no checkpoint is asked for while entries are lost");
         let connection = Some(follower.snapshot_connection).filter(|_| follower.leader == Some(from));
         match progress {
             SnapshotProgress::Received { last, stamp_ms, configuration } => {
@@ -61,6 +58,7 @@ impl Raft {
     /// A durable checkpoint of committed entries is here. See the table above.
     fn install(&mut self, last: EntryId, configuration: Configuration, connection: Option<u64>) {
         if last.index > self.committed {
+            self.cover_damage(last, &configuration);
             if !self.log.contains(last) {
                 self.log.reset(last);
                 self.configurations.reset(configuration);

@@ -39,6 +39,7 @@ pub(super) fn say(message: &Message) -> String {
             FetchResult::Entries(entries) => list(entries),
             FetchResult::Absent => "absent".to_owned(),
             FetchResult::Damaged => "damaged".to_owned(),
+            FetchResult::Needless => "needless".to_owned(),
         },
         Message::ReadIndexReply(reply) => reply.index.map_or("no".to_owned(), |index| format!("read at {index}")),
         Message::Marked(marked) => format!("mark {} {:02x}", marked.index, marked.hash[0]),

@@ -42,6 +42,13 @@ impl Disk {
         }
     }
 
+    pub(super) fn truncate_prefix(&mut self, upto: EntryId) {
+        let count = upto.index.since(self.base.index) as usize;
+        self.entries.drain(..count);
+        self.base = upto;
+        self.lost.retain(|index| *index > upto.index);
+    }
+
     pub(super) fn holds(&self, entry: &Entry) -> bool {
         if entry.index() <= self.checkpoint.index {
             return true;
@@ -145,10 +152,7 @@ impl Sim {
         let on_disk = last.index > victim.disk.base.index && last.index <= victim.disk.last();
         let needed = last.index > raft.truncation_floor();
         if last.index <= raft.durable() && on_disk && !needed && raft.handle_truncated(last) {
-            let count = last.index.since(victim.disk.base.index) as usize;
-            victim.disk.entries.drain(..count);
-            victim.disk.base = last;
-            victim.disk.lost.retain(|index| *index > last.index);
+            victim.disk.truncate_prefix(last);
         }
     }
 }

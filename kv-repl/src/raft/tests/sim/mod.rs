@@ -170,8 +170,9 @@ impl Sim {
             (disk.base, disk.entries) = (disk.checkpoint, Vec::new());
             disk.lost.clear();
         }
-        let covered = disk.checkpoint.index;
-        disk.lost.retain(|index| *index > covered);
+        if disk.lost.first().is_some_and(|first| *first <= disk.checkpoint.index) {
+            disk.truncate_prefix(disk.checkpoint);
+        }
         let applied = disk.checkpoint.index;
         let configuration = self.configuration_at(applied);
         let boot = self.nodes[node].disk.boot(configuration);
@@ -438,6 +439,10 @@ impl Sim {
                 self.raft(node).handle_log_read(now, LogRead { peer: request.peer, token: request.token, result });
             }
             Output::Repair(entries) => self.nodes[node].repair = entries,
+            Output::ForgetPrefix(upto) => {
+                self.note(node, &format!("forgets what is before {upto}"));
+                self.nodes[node].disk.truncate_prefix(upto);
+            }
             Output::LogLost { .. } => self.nodes[node].is_hopeless = true,
             Output::SendSnapshot(request) => self.send_snapshot(node, request),
             Output::VerifySnapshot { .. } => {}
