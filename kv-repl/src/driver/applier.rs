@@ -184,9 +184,7 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
             Effect::Mark { waiting: Some((session, sequence)) } if Some(session) == self.session => {
                 Some((sequence, Answer::Marked(index)))
             }
-            Effect::Skipped { session, sequence } if Some(session) == self.session => {
-                Some((sequence, Answer::Lost))
-            }
+            Effect::Skipped { session, sequence } if Some(session) == self.session => Some((sequence, Answer::Lost)),
             Effect::Session { session, node, nonce } if node == self.node => {
                 self.see_session(session, nonce);
                 None

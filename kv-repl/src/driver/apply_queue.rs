@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::applier::{ApplyTask, Applier};
+use super::applier::{Applier, ApplyTask};
 use super::task::Own;
 use super::threads;
 use super::traits::{LogReader, StateMachine};

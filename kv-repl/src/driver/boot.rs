@@ -119,14 +119,19 @@ fn examine<L: Log>(log: &mut L, node: &NodeState, applied: EntryId) -> Result<Re
     if damage.is_state_in_doubt {
         return Ok(Err("its log may have lost the latest vote".to_owned()));
     }
-    if applied == EntryId::ZERO && is_lost(&damage, FoundingRecord::ENTRY_ID.index) {
+    if applied == EntryId::ZERO && range_of(&damage, FoundingRecord::ENTRY_ID.index).is_some() {
         return Ok(Err("its log has lost the founding record, and there is no checkpoint".to_owned()));
     }
-    // The last entry of the checkpoint itself may be among what is lost: then it cannot be told from another one there.
-    if is_lost(&damage, applied.index) {
-        return Ok(Err(format!("its log has lost entry {}, which the checkpoint ends with", applied.index)));
+    match range_of(&damage, applied.index) {
+        None => reconcile(log, applied)?,
+        Some((first, last)) => match entry_after(&log.reader(), last)? {
+            None => return Ok(Err(end_lost(first))),
+            // That log never held the checkpoint's last entry, which is committed.
+            Some(next) if next.term < applied.term => restart(log, applied)?,
+            // It may have held it. If not, the others do not have what comes after it: `raft::damage` finds that out.
+            Some(_) => {}
+        },
     }
-    reconcile(log, applied)?;
     if log.damage().ranges.iter().any(|(first, _)| *first <= applied.index) {
         log.truncate_prefix(applied)?;
         log.sync()?;
@@ -134,20 +139,28 @@ fn examine<L: Log>(log: &mut L, node: &NodeState, applied: EntryId) -> Result<Re
     losses(log)
 }
 
-fn is_lost(damage: &LogDamage, index: Index) -> bool {
-    damage.ranges.iter().any(|(first, last)| *first <= index && last.is_none_or(|last| index <= last))
+/// The lost range that this entry is in.
+fn range_of(damage: &LogDamage, index: Index) -> Option<(Index, Option<Index>)> {
+    damage.ranges.iter().copied().find(|(first, last)| *first <= index && last.is_none_or(|last| index <= last))
+}
+
+/// The entry after a lost range that ends with `last`, if there is one.
+fn entry_after<R: LogReader>(reader: &R, last: Option<Index>) -> Result<Option<EntryId>, StartError> {
+    let next = last.map(Index::next).filter(|next| *next <= reader.last().index);
+    let Some(next) = next else { return Ok(None) };
+    let entry = reader.read(next..next.next(), 1)?.first().map(Entry::id);
+    entry.map(Some).ok_or(StartError::State("an entry after a lost one is missing"))
+}
+
+fn end_lost(first: Index) -> String {
+    format!("its log has lost its end, from entry {first} on")
 }
 
 /// The ranges of lost entries, each with the entry after it.
 fn losses<L: Log>(log: &L) -> Result<Result<Vec<Lost>, String>, StartError> {
-    let (reader, mut found) = (log.reader(), Vec::new());
+    let mut found = Vec::new();
     for (first, last) in log.damage().ranges {
-        let next = last.map(Index::next).filter(|next| *next <= reader.last().index);
-        let Some(next) = next else {
-            return Ok(Err(format!("its log has lost its end, from entry {first} on")));
-        };
-        let next = reader.read(next..next.next(), 1)?.first().map(Entry::id);
-        let next = next.ok_or(StartError::State("an entry after a lost one is missing"))?;
+        let Some(next) = entry_after(&log.reader(), last)? else { return Ok(Err(end_lost(first))) };
         warn!(%first, %next, "entries of the log are lost; this node asks the others for them, and does not lead meanwhile");
         found.push(Lost { first, next });
     }
@@ -170,12 +183,17 @@ fn reconcile<L: Log>(log: &mut L, checkpoint: EntryId) -> Result<(), StartError>
     if term_at(&reader, checkpoint) == Some(checkpoint.term) {
         return Ok(());
     }
-    warn!(%checkpoint, last = %reader.last(), "the log restarts after the checkpoint");
+    restart(log, checkpoint)
+}
+
+fn restart<L: Log>(log: &mut L, checkpoint: EntryId) -> Result<(), StartError> {
+    warn!(%checkpoint, last = %log.reader().last(), "the log restarts after the checkpoint");
     log.reset(checkpoint)?;
     Ok(log.sync()?)
 }
 
-fn term_at<R: LogReader>(reader: &R, id: EntryId) -> Option<Term> {
+/// The term of the entry in this one's place, if there is any.
+pub(super) fn term_at<R: LogReader>(reader: &R, id: EntryId) -> Option<Term> {
     if id.index == reader.base().index {
         return Some(reader.base().term);
     }
@@ -237,4 +255,82 @@ pub(super) fn draw_number() -> Result<u64, StartError> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| StartError::Other(BoxError::from(error.to_string())))?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+#[cfg(feature = "file-log")]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::driver::testing::{Counter, state_at};
+
+    fn open(dir: &Path) -> kv_wal::Log {
+        let options = kv_wal::Options { segment_bytes: 1 << 20, ..kv_wal::Options::default() };
+        kv_wal::Log::open(&dir.join("log"), options).expect("it opens").0
+    }
+
+    /// A log of entries 1 to 3 of term 1 and 4 to 9 of term `term`, a batch each, in which those of `lost` are spoiled, and
+    /// a checkpoint that ends with entry 5 of term 1.
+    fn boot_with(term: u64, lost: &[u64]) -> Boot<Counter, kv_wal::Log> {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let config = ReplicaConfig::new(NodeId::new(1), dir.path().join("checkpoints"), Vec::new());
+        let me = Member::new(config.id, Incarnation::new(7));
+        let hard_state = HardState { term: Term::new(9), voted_for: None };
+        let node = NodeState { me, hard_state, starts: 1, is_given_up: false };
+        let mut log = open(dir.path());
+        for at in 1..=9 {
+            let id = EntryId::new(Term::new(if at < 4 { 1 } else { term }), Index::new(at));
+            let entry = Entry::encode(&mut BytesMut::new(), id, 0, kind::NOOP, format!("<value-{at}>").as_bytes());
+            Log::append(&mut log, &[entry], Some(&node.encode())).expect("taken");
+            Log::sync(&mut log).expect("synced");
+        }
+        drop(log);
+        for file in
+            fs::read_dir(dir.path().join("log")).expect("it is there").map(|entry| entry.expect("its path").path())
+        {
+            let mut bytes = fs::read(&file).expect("readable");
+            for at in lost {
+                let value = format!("<value-{at}>");
+                let found = bytes.windows(value.len()).position(|window| window == value.as_bytes());
+                if let Some(found) = found {
+                    bytes[found] ^= 1;
+                }
+            }
+            fs::write(&file, bytes).expect("writable");
+        }
+        let state = state_at(5);
+        let checkpoints = Checkpoints::open(&config.dir).expect("opens");
+        checkpoints.write::<Counter>(&0, &state.checkpoint_meta()).expect("written");
+        boot(&config, open(dir.path()), None).expect("it can be read")
+    }
+
+    fn ready(boot: Boot<Counter, kv_wal::Log>) -> (EntryId, EntryId, Vec<Lost>) {
+        let Boot::Ready(booted) = boot else { panic!("it can go on") };
+        let reader = booted.log.reader();
+        (Log::reader(&booted.log).base(), LogReader::last(&reader), booted.lost)
+    }
+
+    fn id(term: u64, index: u64) -> EntryId {
+        EntryId::new(Term::new(term), Index::new(index))
+    }
+
+    /// What the checkpoint covers is not missed, and what follows may have been acknowledged.
+    #[test]
+    fn a_log_that_has_lost_the_entry_that_the_checkpoint_ends_with_goes_on_after_it() {
+        let lost = |next: EntryId| vec![Lost { first: Index::new(6), next }];
+        assert_eq!(ready(boot_with(1, &[4, 5])), (id(1, 5), id(1, 9), vec![]));
+        assert_eq!(ready(boot_with(1, &[5, 6])), (id(1, 5), id(1, 9), lost(id(1, 7))));
+        assert_eq!(ready(boot_with(2, &[4, 5, 6, 7])), (id(1, 5), id(2, 9), lost(id(2, 8))));
+        assert!(matches!(boot_with(1, &[5, 6, 7, 8, 9]), Boot::BeyondRepair { .. }), "its end is not known");
+    }
+
+    #[test]
+    fn a_loss_before_the_checkpoint_ends_is_no_loss() {
+        assert_eq!(ready(boot_with(1, &[2, 3])), (id(1, 5), id(1, 9), vec![]));
+        assert_eq!(ready(boot_with(2, &[2, 3])), (id(1, 5), id(1, 5), vec![]), "another entry is in its place");
+    }
 }

@@ -46,6 +46,10 @@ impl Checkpoints {
     /// Opens the directory, creates it if it is absent, and removes what an interrupted writer left.
     pub(crate) fn open(dir: &Path) -> io::Result<Checkpoints> {
         fs::create_dir_all(dir)?;
+        // What is published in a directory is found again only if the directory is.
+        if let Some(above) = fs::canonicalize(dir)?.parent() {
+            File::open(above)?.sync_all()?;
+        }
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "tmp") {
@@ -107,7 +111,11 @@ impl Checkpoints {
     pub(crate) fn prune(&self, applied: Index) -> io::Result<Option<EntryId>> {
         let (ahead, behind): (Vec<_>, Vec<_>) = self.list()?.into_iter().partition(|last| last.index > applied);
         for old in ahead.iter().skip(1).chain(behind.iter().skip(KEPT)) {
-            fs::remove_file(self.path(*old))?;
+            match fs::remove_file(self.path(*old)) {
+                // Two threads may prune at once.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
         Ok(behind.get(KEPT - 1).copied())
     }

@@ -4,7 +4,8 @@
 //! timer is involved. The queue has no bound of its own; the core bounds what is in it (uncommitted bytes at the leader,
 //! messages in flight at a follower).
 //!
-//! A full disk is no failure: what it does not take stays at the head of the queue and is tried again.
+//! A full disk is no failure: what it does not take stays at the head of the queue and is tried again, and truncations
+//! go before it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
+use super::boot::term_at;
 use super::identity::NodeState;
 use super::task::Own;
 use super::threads;
@@ -122,11 +124,27 @@ impl<L: Log> Writer<L> {
                     Some(LogTask::Repair(entries)) => self.tell_core(Own::Repaired(entries)),
                     _ => {}
                 },
-                Err(error) if error.is_disk_full() => return Ok((written, Some(error))),
+                Err(error) if error.is_disk_full() => {
+                    self.make_room()?;
+                    return Ok((written, Some(error)));
+                }
                 Err(error) => return Err(error),
             }
         }
         Ok((written, None))
+    }
+
+    /// Truncates the log ahead of what it has no room for, as far as it holds what is to be truncated already.
+    fn make_room(&mut self) -> Result<(), LogError> {
+        let reader = self.log.reader();
+        let is_reset = |task: &LogTask| matches!(task, LogTask::Write(write) if write.reset.is_some());
+        let due = self.queue.iter().take_while(|task| !is_reset(task)).filter_map(|task| match task {
+            LogTask::Truncate(upto) => Some(*upto),
+            _ => None,
+        });
+        // Not if the entry in its place is one that the writes before it replace.
+        let Some(upto) = due.filter(|upto| term_at(&reader, *upto) == Some(upto.term)).last() else { return Ok(()) };
+        self.log.truncate_prefix(upto).or_else(|error| if error.is_disk_full() { Ok(()) } else { Err(error) })
     }
 
     fn tell_core(&self, own: Own) {
@@ -174,4 +192,103 @@ fn append<L: Log>(log: &mut L, node: NodeState, write: &Write) -> Result<(), Log
         return Ok(());
     }
     log.append(&write.entries, state.as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+    use crate::driver::testing::Reset;
+    use crate::raft::{Boot, Options, Output, Raft};
+    use crate::types::{Configuration, Incarnation, Member, NodeId, Term};
+
+    /// A log that has entry 20 as its last, and has room only when it has been truncated.
+    #[derive(Default)]
+    struct Full {
+        truncated: Option<EntryId>,
+        writes: usize,
+    }
+
+    impl Log for Full {
+        type Reader = Reset;
+
+        fn append(&mut self, _entries: &[Entry], _state: Option<&[u8]>) -> Result<(), LogError> {
+            if self.truncated.is_none() {
+                return Err(LogError::disk_full("no room"));
+            }
+            self.writes += 1;
+            Ok(())
+        }
+
+        fn reset(&mut self, _base: EntryId) -> Result<(), LogError> {
+            Ok(())
+        }
+
+        fn truncate_prefix(&mut self, upto: EntryId) -> Result<(), LogError> {
+            self.truncated = Some(upto);
+            Ok(())
+        }
+
+        fn sync(&mut self) -> Result<(), LogError> {
+            Ok(())
+        }
+
+        fn state(&self) -> Option<Bytes> {
+            None
+        }
+
+        fn reader(&self) -> Reset {
+            Reset
+        }
+    }
+
+    fn write() -> Write {
+        let me = Member::new(NodeId::new(1), Incarnation::new(7));
+        let mut raft = Raft::new(me, Options::default(), Boot::first(Configuration::new(vec![me])), Duration::ZERO);
+        raft.handle_timeout(Duration::from_secs(60));
+        let write = std::iter::from_fn(|| raft.poll_output()).find_map(|output| match output {
+            Output::Write(write) => Some(write),
+            _ => None,
+        });
+        write.expect("its vote")
+    }
+
+    fn writer() -> Writer<Full> {
+        let me = Member::new(NodeId::new(1), Incarnation::new(7));
+        let node = NodeState { me, hard_state: HardState::default(), starts: 1, is_given_up: false };
+        let (core, _) = unbounded_channel();
+        Writer { log: Full::default(), node, core, queue: VecDeque::new(), is_full: false }
+    }
+
+    fn id(term: u64, index: u64) -> EntryId {
+        EntryId::new(Term::new(term), Index::new(index))
+    }
+
+    /// What there is no room for must not keep the log from being truncated, which makes room.
+    #[test]
+    fn a_truncation_goes_before_what_a_full_disk_did_not_take() {
+        let mut writer = writer();
+        writer.queue.extend([LogTask::Write(write()), LogTask::Truncate(id(1, 20)), LogTask::Write(write())]);
+        writer.work().expect("a full disk is no failure");
+        assert!(writer.is_full);
+        assert_eq!(writer.log.truncated, Some(id(1, 20)));
+        writer.work().expect("now there is room");
+        assert!(!writer.is_full && writer.queue.is_empty());
+        assert_eq!(writer.log.writes, 2);
+    }
+
+    #[test]
+    fn what_is_not_in_the_log_yet_is_not_truncated_ahead() {
+        let mut reset = write();
+        reset.reset = Some(id(1, 20));
+        for (task, upto) in [(write(), id(2, 20)), (write(), id(1, 21)), (reset, id(1, 20))] {
+            let mut writer = writer();
+            writer.queue.extend([LogTask::Write(task), LogTask::Truncate(upto)]);
+            // A reset is taken, what goes with it is not.
+            writer.work().expect("a full disk is no failure");
+            assert_eq!((writer.is_full, writer.log.truncated), (true, None), "{upto}");
+        }
+    }
 }

@@ -153,7 +153,8 @@ impl Raft {
     /// Sends a follower the newest checkpoint, if this node leads.
     fn offer_checkpoint(&mut self, to: Member) {
         let State::Leader(leader) = &mut self.state else { return };
-        if let Some(peer) = leader.peers.get_mut(&to).filter(|peer| !matches!(peer.progress, Progress::Snapshot { .. })) {
+        if let Some(peer) = leader.peers.get_mut(&to).filter(|peer| !matches!(peer.progress, Progress::Snapshot { .. }))
+        {
             peer.need_snapshot(self.log.base().index, self.now);
         }
     }

@@ -187,7 +187,10 @@ fn an_answer_may_come_late_and_from_anyone_who_was_asked() {
     let repair = answer(&mut raft, 1, first.token, FetchResult::Entries(entries(1, 4..=5)));
     raft.handle_repaired(SECOND, &repair);
     let third = question(&outputs(&mut raft, SECOND * 10).0).expect("it asks for the rest");
-    assert!(answer(&mut raft, 2, first.token, FetchResult::Entries(entries(1, 6..=6))).is_empty(), "of another question");
+    assert!(
+        answer(&mut raft, 2, first.token, FetchResult::Entries(entries(1, 6..=6))).is_empty(),
+        "of another question"
+    );
     assert_ne!(third.token, first.token);
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Sim;
 use super::checks::configurations;
-use crate::raft::{Boot, Lost, Write};
+use crate::raft::{Boot, Lost, Raft, Write};
 use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Index, Member};
 
 /// A disk: what is on it for certain. What was written and not synced waits in `Node::queue`.
@@ -140,8 +140,14 @@ impl Sim {
         *checkpoint = applied.map_or(*checkpoint, |last| checkpoint.max_by_index(last));
     }
 
-    /// Writes a checkpoint of what a node has applied and truncates its log.
+    /// Writes a checkpoint of what a node has applied and truncates its log, unless a follower needs it.
     pub(crate) fn checkpoint(&mut self, node: usize) {
+        let floor = self.nodes[node].raft.as_ref().map(Raft::truncation_floor);
+        self.checkpoint_up_to(node, floor.unwrap_or_default());
+    }
+
+    /// As [`Sim::checkpoint`], with `floor` in place of what the core asks for.
+    pub(crate) fn checkpoint_up_to(&mut self, node: usize, floor: Index) {
         let victim = &mut self.nodes[node];
         let (Some(raft), Some(last)) = (&mut victim.raft, victim.applied.last().map(Entry::id)) else { return };
         if last.index <= victim.disk.checkpoint.index {
@@ -150,7 +156,7 @@ impl Sim {
         victim.disk.checkpoint = last;
         // The log can only be truncated as far as it is durable here.
         let on_disk = last.index > victim.disk.base.index && last.index <= victim.disk.last();
-        let needed = last.index > raft.truncation_floor();
+        let needed = last.index > floor;
         if last.index <= raft.durable() && on_disk && !needed && raft.handle_truncated(last) {
             victim.disk.truncate_prefix(last);
         }

@@ -75,6 +75,8 @@ pub(crate) struct Sim {
     pub(crate) transfers: u64,
     /// How many lost entries have been repaired.
     pub(crate) repaired: u64,
+    /// How many damaged logs took a checkpoint.
+    pub(crate) covered: u64,
     /// How many disks were replaced because nobody had what they had lost.
     pub(crate) given_up: u64,
 }
@@ -139,6 +141,7 @@ impl Sim {
             agreed: 0,
             transfers: 0,
             repaired: 0,
+            covered: 0,
             given_up: 0,
         };
         (0..count + spares).for_each(|node| sim.start(node));
@@ -441,6 +444,7 @@ impl Sim {
             Output::Repair(entries) => self.nodes[node].repair = entries,
             Output::ForgetPrefix(upto) => {
                 self.note(node, &format!("forgets what is before {upto}"));
+                self.covered += 1;
                 self.nodes[node].disk.truncate_prefix(upto);
             }
             Output::LogLost { .. } => self.nodes[node].is_hopeless = true,
