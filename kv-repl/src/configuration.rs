@@ -11,13 +11,13 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::quorum::reached_by_majority;
+use crate::quorum::{VOTERS_MAX, reached_by_majority};
 use crate::types::{Incarnation, Member, NodeId};
 
 const VERSION: u8 = 1;
 
 /// Members in one list, at most.
-pub const MEMBERS_MAX: usize = 64;
+pub const MEMBERS_MAX: usize = VOTERS_MAX;
 
 /// Who votes and who learns. Each list is sorted by node id and has each id once. Two incarnations of one id may stand in
 /// different lists: a node that has lost its disk is a learner before it takes its old self's place.
@@ -74,12 +74,12 @@ impl Configuration {
 
     /// Whether exactly this member votes, as a new voter or an old one.
     pub fn is_voter(&self, member: Member) -> bool {
-        self.voters.binary_search(&member).is_ok() || self.outgoing.binary_search(&member).is_ok()
+        self.voters.contains(&member) || self.outgoing.contains(&member)
     }
 
     /// Whether exactly this member votes or learns.
     pub fn is_member(&self, member: Member) -> bool {
-        self.is_voter(member) || self.learners.binary_search(&member).is_ok()
+        self.is_voter(member) || self.learners.contains(&member)
     }
 
     /// The voter with this id; in a joint configuration the new one.

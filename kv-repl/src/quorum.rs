@@ -1,19 +1,26 @@
 //! The arithmetic of majorities. Pure: whoever calls says what each voter has reached.
 //!
-//! It is written as its own definition, without sorting or keeping anything between calls, because the clever versions
-//! of it have been wrong (openraft #1802). Voters are few, so the square of their number is small.
+//! Nothing is kept between calls: versions that kept the voters sorted have been wrong (openraft #1802).
+
+/// Voters in one set, at most.
+pub(crate) const VOTERS_MAX: usize = 64;
 
 /// The greatest of `values`, one for each voter, that a majority of the voters has reached. This is the `N` of the
 /// leader's last rule in figure 2 of the Raft paper, and just as well a time or a round that a majority has reached.
 ///
 /// # Panics
 ///
-/// If there is no voter.
-pub(crate) fn reached_by_majority<T: Ord + Copy>(values: impl Iterator<Item = T> + Clone) -> T {
-    let majority = values.clone().count() / 2 + 1;
-    let reached_by = |value: T| values.clone().filter(|other| *other >= value).count();
-    let reached = values.clone().filter(|value| reached_by(*value) >= majority).max();
-    reached.expect("the smallest value is reached by all voters, and there is a voter")
+/// If there is no voter, or there are more than [`VOTERS_MAX`].
+pub(crate) fn reached_by_majority<T: Ord + Copy>(mut values: impl Iterator<Item = T>) -> T {
+    let first = values.next().expect("there is a voter");
+    let (mut reached, mut count) = ([first; VOTERS_MAX], 1);
+    for value in values {
+        reached[count] = value;
+        count += 1;
+    }
+    // In ascending order this one and all after it are just a majority.
+    let (_, value, _) = reached[..count].select_nth_unstable((count - 1) / 2);
+    *value
 }
 
 #[cfg(test)]

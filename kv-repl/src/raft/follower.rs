@@ -62,7 +62,7 @@ impl Raft {
             self.tell_marked();
         }
         self.announce();
-        self.reset_election_timer();
+        self.election_at = self.now + self.election_timeout;
         self.heard_leader_at = Some(self.now);
         true
     }
@@ -90,9 +90,15 @@ impl Raft {
         }
         let State::Follower(follower) = &mut self.state else { return };
         follower.matched = follower.matched.max(upto).max(self.committed);
+        let is_answered = round <= follower.answered_round && connection == follower.connection;
         (follower.round, follower.connection) = (round, connection);
-        self.committed = self.committed.max(append.committed.min(follower.matched));
-        self.answer_append(from, upto, is_empty);
+        let committed = self.committed.max(append.committed.min(follower.matched));
+        let is_news = is_empty && committed > self.committed;
+        self.committed = committed;
+        // News of what is committed asks nothing, if the leader has had an answer of this round.
+        if !(is_news && is_answered) {
+            self.answer_append(from, upto, is_empty);
+        }
     }
 
     /// Skips what is in the log already, and takes the rest in place of what contradicts it. A message that was delayed

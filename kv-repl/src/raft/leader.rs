@@ -253,6 +253,7 @@ impl Raft {
         if self.now >= leader.heartbeat_at {
             leader.heartbeat_at = self.now + self.options.heartbeat_interval;
             leader.begin_round(self.now);
+            self.let_newcomers_in();
         }
         self.refuse_expired_reads();
     }
@@ -332,11 +333,16 @@ impl Raft {
     }
 
     fn confirm_reads(&mut self) {
-        while let State::Leader(leader) = &mut self.state {
-            let own = leader.round;
-            let round = leader.majority(self.configurations.effective(), self.me, own, |peer| peer.answered_round);
-            leader.lease.round_answered(round);
-            let Some((index, readers)) = leader.reads.confirmed(round) else { return };
+        let State::Leader(leader) = &mut self.state else { return };
+        if !leader.reads.is_asking() && !leader.lease.is_asking() {
+            return;
+        }
+        let own = leader.round;
+        let round = leader.majority(self.configurations.effective(), self.me, own, |peer| peer.answered_round);
+        leader.lease.round_answered(round);
+        while let State::Leader(leader) = &mut self.state
+            && let Some((index, readers)) = leader.reads.confirmed(round)
+        {
             for reader in readers {
                 self.answer_reader(reader, Some(index));
             }
@@ -414,15 +420,17 @@ impl Sending<'_> {
         if is_behind && !matches!(peer.progress, Progress::Snapshot { .. }) {
             peer.need_snapshot(self.log.base().index, self.now + self.options.heartbeat_interval);
         }
+        let last = self.log.last().index;
         while peer.has_window(self.options.inflight_messages_max) {
             let is_probe = matches!(peer.progress, Progress::Probe { .. });
+            if !is_probe && peer.next_index > last {
+                break;
+            }
             let entries = self.log.entries(peer.next_index, self.options.message_bytes_max);
             if is_probe || !entries.is_empty() {
                 self.entries(to, peer, round, entries);
-            } else if peer.next_index <= self.log.last().index {
-                self.read_log(to, peer);
             } else {
-                break;
+                self.read_log(to, peer);
             }
         }
         let is_commit_news =

@@ -36,6 +36,11 @@ impl Lease {
         self.rounds.push_back((number, now));
     }
 
+    /// Whether a round has not been answered by a majority yet.
+    pub(super) fn is_asking(&self) -> bool {
+        !self.rounds.is_empty()
+    }
+
     pub(super) fn round_answered(&mut self, number: u64) {
         while let Some((_, begun_at)) = self.rounds.pop_front_if(|(round, _)| *round <= number) {
             self.begun_at = Some(begun_at);

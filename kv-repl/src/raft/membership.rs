@@ -125,16 +125,23 @@ impl Raft {
             self.append_configuration(&settled);
         } else if !effective.is_voter(self.me) {
             self.abdicate();
-        } else if let Some(next) = self.next_replacement(leader) {
+        }
+    }
+
+    /// Lets those in that have lost their disks, a step at a time. Due with each heartbeat.
+    pub(super) fn let_newcomers_in(&mut self) {
+        let State::Leader(leader) = &self.state else { return };
+        if let Some(next) = self.next_replacement(leader) {
             self.append_configuration(&next);
         }
     }
 
     fn next_replacement(&self, leader: &Leader) -> Option<Configuration> {
-        if leader.transfer.is_some() || self.is_disk_full {
+        let effective = self.configurations.effective();
+        let is_complete = self.committed >= self.configurations.index().max(leader.first()) && !effective.is_joint();
+        if !is_complete || leader.transfer.is_some() || self.is_disk_full {
             return None;
         }
-        let effective = self.configurations.effective();
         let connected = self.connections.keys().copied();
         let target = replacement(effective, connected, |member| leader.has_caught_up(member))?;
         // As for any change: not if it ends this node's reign.

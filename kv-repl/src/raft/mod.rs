@@ -92,6 +92,8 @@ pub struct Raft {
     /// The latest time that was handed in.
     now: Duration,
     election_at: Duration,
+    /// How long a leader may be silent, as it was last drawn.
+    election_timeout: Duration,
     /// When a leader was last heard. With leases, at the start: then, since it may have been heard before.
     heard_leader_at: Option<Duration>,
     rng: Rng,
@@ -110,6 +112,8 @@ pub struct Raft {
     /// What others have lost of theirs, and this node reads from its disk for them.
     fetching: Vec<Fetching>,
     outputs: VecDeque<Output>,
+    /// Something has come in since it was last decided what follows from it.
+    has_input: bool,
 }
 
 enum State {
@@ -156,6 +160,7 @@ impl Raft {
             announced: RoleChange { role: Role::Follower, term: hard_state.term, leader: None },
             now,
             election_at: now,
+            election_timeout: Duration::ZERO,
             heard_leader_at,
             rng,
             connections: BTreeMap::new(),
@@ -167,6 +172,7 @@ impl Raft {
             damage: Damage::new(boot.lost, now),
             fetching: Vec::new(),
             outputs: VecDeque::new(),
+            has_input: true,
         };
         raft.reset_election_timer();
         raft
@@ -264,6 +270,7 @@ impl Raft {
     pub fn handle_truncated(&mut self, base: EntryId) -> bool {
         let is_covered = base.index > self.log.base().index && base.index <= self.handed_out;
         if is_covered {
+            self.has_input = true;
             self.log.truncate_prefix(base);
             self.configurations.truncate_prefix(base.index);
         }
@@ -280,8 +287,11 @@ impl Raft {
 
     /// The next thing to do, if there is one.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if self.outputs.is_empty() {
+        if self.outputs.is_empty() && mem::take(&mut self.has_input) {
             self.flush();
+        } else if cfg!(debug_assertions) && self.outputs.is_empty() {
+            self.flush();
+            assert!(self.outputs.is_empty(), "nothing follows from nothing");
         }
         self.outputs.pop_front()
     }
@@ -396,12 +406,14 @@ impl Raft {
 
     fn see(&mut self, now: Duration) {
         self.now = self.now.max(now);
+        self.has_input = true;
     }
 
-    /// A new timeout is drawn each time, so that split votes don't repeat (Raft paper, section 5.2).
+    /// A new timeout is drawn whenever there is no leader, so that split votes don't repeat (Raft paper, section 5.2).
     fn reset_election_timer(&mut self) {
         let (min, max) = (self.options.election_timeout_min, self.options.election_timeout_max);
-        self.election_at = self.now + self.rng.between(min, max);
+        self.election_timeout = self.rng.between(min, max);
+        self.election_at = self.now + self.election_timeout;
     }
 
     /// A node that does not vote follows, and that is all. But one that is being removed stands for election until it knows

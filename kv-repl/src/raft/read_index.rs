@@ -65,6 +65,11 @@ impl ReadQueue {
         !self.waiting.is_empty()
     }
 
+    /// Whether a round with readers has not been answered by a majority yet.
+    pub(super) fn is_asking(&self) -> bool {
+        !self.rounds.is_empty()
+    }
+
     /// All who wait take part in round `number`, which starts now.
     pub(super) fn start_round(&mut self, number: u64, committed: Index) {
         assert!(self.rounds.back().is_none_or(|round| round.number < number), "each round has a new number");
