@@ -39,8 +39,8 @@ pub(crate) enum LogTask {
     GiveUp { first: Index, hard_state: HardState },
 }
 
-/// Takes work for the log.
-pub(crate) type LogQueue = Box<dyn FnMut(LogTask) + Send>;
+/// Takes work for the log. Gives what has come of it, if that is known at once.
+pub(crate) type LogQueue = Box<dyn FnMut(LogTask) -> Option<Own> + Send>;
 
 /// Makes the queue to the log, and starts the thread that serves it. The thread ends when the queue is dropped, or when the
 /// log has failed. A log that never waits has none: who puts something into its queue has it done.
@@ -50,14 +50,44 @@ pub(crate) fn start<L: Log>(
     core: UnboundedSender<Own>,
 ) -> io::Result<(LogQueue, Option<JoinHandle<()>>)> {
     let waits = log.waits();
-    let mut writer = Writer { log, node, core: core.clone(), queue: VecDeque::new(), is_full: false };
     if !waits {
-        return Ok((Box::new(move |task| writer.work_here(task)), None));
+        let mut log = log;
+        return Ok((Box::new(move |task| work_here(&mut log, node, task)), None));
     }
+    let mut writer = Writer { log, node, core: core.clone(), queue: VecDeque::new(), is_full: false };
     let (sender, receiver) = channel();
     let thread = threads::spawn("log", core, move || writer.run(&receiver).map_err(|failure| failure.to_string()))?;
     // If the thread has failed, its Own::Failed is on the way and ends the core's task.
-    Ok((Box::new(move |task| drop(sender.send(task))), Some(thread)))
+    let queue = move |task| {
+        let _ = sender.send(task);
+        None
+    };
+    Ok((Box::new(queue), Some(thread)))
+}
+
+fn work_here<L: Log>(log: &mut L, node: NodeState, task: LogTask) -> Option<Own> {
+    match work(log, node, &task).and_then(|()| log.sync()) {
+        Ok(()) => done(task),
+        Err(failure) => Some(Own::Failed(format!("log: {failure}"))),
+    }
+}
+
+fn work<L: Log>(log: &mut L, node: NodeState, task: &LogTask) -> Result<(), LogError> {
+    match task {
+        LogTask::Write(write) => append(log, node, write),
+        LogTask::Truncate(upto) => log.truncate_prefix(*upto),
+        LogTask::Repair(entries) => log.repair(entries),
+        LogTask::GiveUp { first, hard_state } => give_up(log, node, *hard_state, *first),
+    }
+}
+
+/// What the core is told of a task that was done and synced.
+fn done(task: LogTask) -> Option<Own> {
+    match task {
+        LogTask::Write(write) => Some(Own::Durable(write.into_durable())),
+        LogTask::Repair(entries) => Some(Own::Repaired(entries)),
+        LogTask::Truncate(_) | LogTask::GiveUp { .. } => None,
+    }
 }
 
 struct Writer<L> {
@@ -75,17 +105,6 @@ impl<L: Log> Writer<L> {
             self.work()?;
         }
         Ok(())
-    }
-
-    fn work_here(&mut self, task: LogTask) {
-        self.queue.push_back(task);
-        let done = self.work().and_then(|()| match self.is_full {
-            true => Err(LogError::new("it has no room, and only a log that waits is asked again")),
-            false => Ok(()),
-        });
-        if let Err(failure) = done {
-            self.tell_core(Own::Failed(format!("log: {failure}")));
-        }
     }
 
     /// Does what is in the queue, and syncs once.
@@ -111,14 +130,7 @@ impl<L: Log> Writer<L> {
     fn write(&mut self) -> Result<(Option<Write>, Option<LogError>), LogError> {
         let mut written = None;
         while let Some(task) = self.queue.front() {
-            let (log, node) = (&mut self.log, self.node);
-            let done = match task {
-                LogTask::Write(write) => append(log, node, write),
-                LogTask::Truncate(upto) => log.truncate_prefix(*upto),
-                LogTask::Repair(entries) => log.repair(entries),
-                LogTask::GiveUp { first, hard_state } => give_up(log, node, *hard_state, *first),
-            };
-            match done {
+            match work(&mut self.log, self.node, task) {
                 Ok(()) => match self.queue.pop_front() {
                     Some(LogTask::Write(write)) => written = Some(write),
                     Some(LogTask::Repair(entries)) => self.tell_core(Own::Repaired(entries)),

@@ -24,6 +24,7 @@ mod shared;
 mod snapshots;
 mod start;
 mod task;
+mod tasks;
 #[cfg(test)]
 mod testing;
 mod threads;

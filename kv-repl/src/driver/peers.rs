@@ -6,6 +6,7 @@
 //! Messages may be lost with their connection: the core expects that.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,11 +15,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use super::identity::{Identity, Relation};
+use super::tasks::Tasks;
 use crate::codec::{Frame, FrameCodec, Hello, WireError};
 use crate::message::Message;
 use crate::transport::Transport;
@@ -67,9 +67,8 @@ pub(crate) struct Context<T: Transport> {
     pub(crate) on_greeting: OnGreeting,
     /// How long a peer may take to receive [`PATIENCE_BYTES`].
     pub(crate) patience: Duration,
-    pub(crate) stop: CancellationToken,
     /// Every task that holds this.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) tasks: Arc<Tasks>,
 }
 
 /// The sending ends of the connections.
@@ -95,7 +94,7 @@ enum Ended {
     Closed,
 }
 
-/// Starts dialing a peer, again and again, and gives the end to send on.
+/// Dials a peer, again and again; and the end to send on.
 pub(crate) fn dial<T: Transport>(
     context: Arc<Context<T>>,
     peer: NodeId,
@@ -121,13 +120,9 @@ struct Dialer<T: Transport> {
 
 impl<T: Transport> Dialer<T> {
     async fn run(mut self) {
-        let stop = self.context.stop.clone();
         let mut wait = REDIAL_WAIT;
-        while !stop.is_cancelled() {
-            let ended = tokio::select! {
-                ended = self.connect() => ended,
-                () = stop.cancelled() => return,
-            };
+        loop {
+            let ended = self.connect().await;
             if let Some(peer) = self.greeted.take() {
                 wait = REDIAL_WAIT;
                 self.emit(PeerEvent::Disconnected { peer }).await;
@@ -141,10 +136,7 @@ impl<T: Transport> Dialer<T> {
                 Ended::Failed(error) => self.complain(&error.to_string()),
                 Ended::Closed => debug!(peer = %self.peer, "connection closed by the peer"),
             }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = stop.cancelled() => return,
-            }
+            tokio::time::sleep(wait).await;
             wait = (wait * 2).min(REDIAL_WAIT_MAX);
         }
     }
@@ -224,10 +216,10 @@ impl<T: Transport> Dialer<T> {
     ) -> Result<(), WireError> {
         for frame in frames {
             let patience = self.patience(stream);
-            timeout(patience, stream.feed(frame)).await.map_err(std::io::Error::from)??;
+            in_time(patience, stream.feed(frame)).await?;
         }
         let patience = self.patience(stream);
-        timeout(patience, stream.flush()).await.map_err(std::io::Error::from)?
+        in_time(patience, stream.flush()).await
     }
 
     fn patience(&self, stream: &Framed<T::Stream, FrameCodec>) -> Duration {
@@ -258,6 +250,15 @@ impl<T: Transport> Dialer<T> {
     }
 }
 
+/// Waits for `sending`, with a timer only if there is something to wait for.
+async fn in_time(patience: Duration, sending: impl Future<Output = Result<(), WireError>>) -> Result<(), WireError> {
+    let mut sending = std::pin::pin!(sending);
+    if let Poll::Ready(sent) = futures::poll!(&mut sending) {
+        return sent;
+    }
+    timeout(patience, sending).await.map_err(std::io::Error::from)?
+}
+
 async fn wait_for_change<S>(stream: &mut Framed<S, FrameCodec>, founded: &mut watch::Receiver<bool>) -> Ended
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
@@ -278,28 +279,18 @@ fn ended_by(frame: Option<Result<Frame, WireError>>) -> Ended {
     }
 }
 
-/// Accepts peers until the node stops.
+/// Accepts peers.
 pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
-    let stop = context.stop.clone();
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     loop {
-        let accepted = tokio::select! {
-            accepted = context.transport.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
+        match context.transport.accept().await {
             Ok(stream) => {
                 let Ok(stranger) = strangers.clone().try_acquire_owned() else {
                     warn!("a connection to the peer port was dropped: {STRANGERS_MAX} others have not greeted yet");
                     continue;
                 };
-                let (context, stop) = (context.clone(), stop.clone());
-                context.tasks.clone().spawn(async move {
-                    tokio::select! {
-                        () = serve(&context, stream, stranger) => {}
-                        () = stop.cancelled() => {}
-                    }
-                });
+                let serving = context.clone();
+                context.tasks.spawn(async move { serve(&serving, stream, stranger).await });
             }
             Err(error) => {
                 warn!(%error, "a peer's connection could not be accepted");
@@ -398,8 +389,7 @@ mod tests {
             events,
             on_greeting: Box::new(|_, _| {}),
             patience: Duration::from_millis(100),
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks: Arc::default(),
         })
     }
 
@@ -424,8 +414,7 @@ mod tests {
             // Neither reads nor hangs up.
             silent.push(far);
         }
-        context.stop.cancel();
-        dialing.await.expect("it ends");
+        dialing.abort();
     }
 
     /// On a clock that moves only while everybody waits: whoever is one too many must not wait for the greeting's time.
@@ -443,7 +432,7 @@ mod tests {
         let mut refused = caller.connect("one").await.expect("it listens");
         let read = timeout(GREETING_TIMEOUT / 2, refused.read_u8()).await.expect("hung up on at once");
         assert!(read.is_err(), "not a byte");
-        context.stop.cancel();
-        accepting.await.expect("it ends");
+        accepting.abort();
+        context.tasks.shutdown().await;
     }
 }

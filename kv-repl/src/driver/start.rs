@@ -15,8 +15,6 @@ use futures::FutureExt;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::applier::Applier;
@@ -35,6 +33,7 @@ use super::replica::{Inner, Replica, room};
 use super::shared::{PeerView, Shared};
 use super::snapshots;
 use super::task::{Inboxes, Own, Task};
+use super::tasks::Tasks;
 use super::threads::panicked;
 use super::traits::{BoxError, Log, LogReader, StateMachine};
 use crate::raft::{self, Lost, Raft};
@@ -142,8 +141,7 @@ fn connect<S: StateMachine, T: Transport>(
             }
         }),
         patience: config.raft.election_timeout_max * 2,
-        stop: CancellationToken::new(),
-        tasks: TaskTracker::new(),
+        tasks: Arc::default(),
     });
     let mut links = Vec::new();
     for (id, address) in config.peers.iter().filter(|(id, _)| *id != me.id) {
@@ -160,14 +158,14 @@ fn connect<S: StateMachine, T: Transport>(
 /// Ends a node when it is dropped, however its task ends: everybody who waits for it hears why.
 struct Ending<S: StateMachine> {
     shared: Arc<Shared<S>>,
-    stop: CancellationToken,
+    tasks: Arc<Tasks>,
     /// `None` if somebody asked for it.
     reason: Option<String>,
 }
 
 impl<S: StateMachine> Drop for Ending<S> {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.tasks.abort();
         self.shared.close();
         let reason = self.reason.take();
         match &reason {
@@ -185,13 +183,11 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         let tasks = self.context.tasks.clone();
         let mut ending = Ending {
             shared: self.shared.clone(),
-            stop: self.context.stop.clone(),
+            tasks: tasks.clone(),
             reason: Some("its task was dropped".to_owned()),
         };
         ending.reason = self.run_to_end(inboxes).await;
-        ending.stop.cancel();
-        tasks.close();
-        tasks.wait().await;
+        tasks.shutdown().await;
     }
 
     async fn run_to_end(mut self, mut inboxes: Inboxes<S::Outcome>) -> Option<String> {

@@ -132,8 +132,9 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         let mut turn = Turn { own: vec![], peers: vec![], submissions: vec![], reads: vec![] };
         let sleep = tokio::time::sleep_until(self.started);
         tokio::pin!(sleep);
+        let mut now = self.now();
         loop {
-            self.finish_turn();
+            self.finish_turn(now);
             let deadline = self.started + self.deadline();
             if sleep.deadline() != deadline {
                 sleep.as_mut().reset(deadline);
@@ -150,7 +151,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 () = &mut sleep => {}
             }
             self.gather(&mut inboxes, &mut turn);
-            if let ControlFlow::Break(reason) = self.handle(&mut turn) {
+            now = self.now();
+            if let ControlFlow::Break(reason) = self.handle(now, &mut turn) {
                 return reason;
             }
         }
@@ -168,8 +170,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         }
     }
 
-    fn handle(&mut self, turn: &mut Turn<S::Outcome>) -> ControlFlow<Option<String>> {
-        let now = self.now();
+    fn handle(&mut self, now: Duration, turn: &mut Turn<S::Outcome>) -> ControlFlow<Option<String>> {
         for event in turn.own.drain(..) {
             match event {
                 Own::Stop => return ControlFlow::Break(None),
@@ -283,8 +284,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     }
 
     /// Gives the core what waits for it, then carries out everything it wants done.
-    fn finish_turn(&mut self) {
-        let now = self.now();
+    fn finish_turn(&mut self, now: Duration) {
         self.pump_writes(now);
         self.mark_if_due(now);
         if let Some(token) = self.reads.ask(now, self.raft.leader().is_some()) {
@@ -293,7 +293,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         while let Some(output) = self.raft.poll_output() {
             self.carry_out(now, output);
         }
-        self.truncate();
+        self.truncate(now);
         if !self.raft.is_restoring() {
             self.unrestored.clear();
         }
@@ -329,7 +329,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     }
 
     /// Truncates the log as far as it is covered, and kept for no follower that is catching up.
-    fn truncate(&mut self) {
+    fn truncate(&mut self, now: Duration) {
         let floor = self.raft.truncation_floor();
         while let Some(upto) = self.covered.front().copied() {
             if upto.index > floor && self.covered.len() <= KEPT_CHECKPOINTS_MAX {
@@ -337,7 +337,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             }
             self.covered.pop_front();
             if self.raft.handle_truncated(upto) {
-                self.tell_log(LogTask::Truncate(upto));
+                self.tell_log(now, LogTask::Truncate(upto));
             }
         }
     }
@@ -388,20 +388,20 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn carry_out(&mut self, now: Duration, output: Output) {
         match output {
             Output::Send { to, message } => self.send(to, message),
-            Output::Write(write) => self.tell_log(LogTask::Write(write)),
+            Output::Write(write) => self.tell_log(now, LogTask::Write(write)),
             Output::Apply(apply) => self.carry_out_apply(apply),
             Output::Restore { last } => {
                 let state = self.unrestored.remove(&last).expect("the core has heard of it, and only of what is there");
                 self.apply.push(ApplyTask::Restore(state));
             }
             Output::ReadLog(request) => self.read_log(request),
-            Output::Repair(entries) => self.tell_log(LogTask::Repair(entries)),
+            Output::Repair(entries) => self.tell_log(now, LogTask::Repair(entries)),
             Output::ForgetPrefix(upto) => {
                 info!(%upto, "the received checkpoint covers what the log has lost up to there");
-                self.tell_log(LogTask::Truncate(upto));
+                self.tell_log(now, LogTask::Truncate(upto));
             }
             Output::LogLost { first } => {
-                self.tell_log(LogTask::GiveUp { first, hard_state: self.raft.hard_state() });
+                self.tell_log(now, LogTask::GiveUp { first, hard_state: self.raft.hard_state() });
             }
             Output::SendSnapshot(request) => self.tell_snapshots(SnapshotTask::Send(request)),
             Output::VerifySnapshot { last } => self.tell_snapshots(SnapshotTask::Verify(last)),
@@ -423,7 +423,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Apply::Stored { first, last } => self.apply.push(ApplyTask::Stored { first, last }),
             Apply::Entries(entries) => {
                 if let Err(reason) = self.apply.apply(entries, self.raft.durable()) {
-                    let _ = self.own.send(Own::Failed(reason));
+                    self.fail(reason);
                 }
             }
         }
@@ -468,8 +468,17 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
 
     // A thread whose queue is closed has failed; its Own::Failed is on the way and ends this task.
 
-    fn tell_log(&mut self, task: LogTask) {
-        (self.log)(task);
+    fn tell_log(&mut self, now: Duration, task: LogTask) {
+        match (self.log)(task) {
+            Some(Own::Failed(reason)) => self.fail(reason),
+            Some(own) => self.handle_own(now, own),
+            None => {}
+        }
+    }
+
+    /// Ends this task with its next turn.
+    fn fail(&self, reason: String) {
+        let _ = self.own.send(Own::Failed(reason));
     }
 
     fn tell_snapshots(&self, task: SnapshotTask) {
