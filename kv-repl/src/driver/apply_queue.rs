@@ -20,8 +20,8 @@ use super::threads;
 use super::traits::{LogReader, StateMachine};
 use crate::types::{Entry, Index};
 
-/// About what it costs to wake a thread.
-const HANDING_OVER: Duration = Duration::from_micros(20);
+/// What it costs to hand over to a thread and back, when it sleeps and somebody waits for the answer; measured.
+const HANDING_OVER: Duration = Duration::from_micros(50);
 /// Bytes of committed entries that may wait for the thread in memory; beyond it they are read from the log again.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
