@@ -270,11 +270,13 @@ impl Raft {
             AppendResult::Durable(index) => {
                 peer.acknowledged(index, log);
                 peer.advance_catch_up(log.last().index, now, timely);
+                if index > self.committed {
+                    self.advance_commit();
+                }
             }
             AppendResult::Mismatch { refused, hint } => peer.refused(refused, hint, log),
             AppendResult::Alive | AppendResult::StaleTerm => {}
         }
-        self.advance_commit();
         self.confirm_reads();
     }
 
