@@ -5,8 +5,8 @@
 //! the leader's own term; earlier ones are committed with it (section 5.4.2, figure 8). So that this does not wait for a
 //! client, a leader begins with an entry that does nothing (section 8).
 //!
-//! A leader that has heard nothing from a majority for `election_timeout_max` steps down (thesis, section 6.2): it could
-//! commit nothing, and its clients had better ask elsewhere.
+//! A leader that has heard nothing from a majority for `election_timeout_max` steps down with its next heartbeat (thesis,
+//! section 6.2): it could commit nothing, and its clients had better ask elsewhere.
 //!
 //! Heartbeats do not depend on the disk, so a leader whose disk hangs would be obeyed for ever, while followers commit
 //! what it must keep in memory. It takes no more than `uncommitted_bytes_max` of that, and it steps down when a write has
@@ -122,13 +122,9 @@ impl Leader {
     }
 
     /// When it has something to do, if nothing happens before.
-    pub(super) fn deadline(&self, raft: &Raft) -> Duration {
+    pub(super) fn deadline(&self) -> Duration {
         let transfer = self.transfer.as_ref().map(|transfer| transfer.until);
-        let others = self.reads.deadline().into_iter().chain(transfer);
-        others.fold(
-            self.heartbeat_at.min(self.silent_at(raft.configurations.effective(), raft.me, &raft.options)),
-            Duration::min,
-        )
+        self.reads.deadline().into_iter().chain(transfer).fold(self.heartbeat_at, Duration::min)
     }
 
     /// When a majority will have been silent for too long, if it goes on being so. This node never is, to itself.
@@ -239,18 +235,18 @@ impl Raft {
         self.tell_marked();
     }
 
-    /// Sends heartbeats when they are due; steps down when a majority has been silent for too long, or when it goes on
-    /// without this node's disk.
+    /// Sends heartbeats when they are due, or steps down then if a majority has been silent for too long. Steps down when it
+    /// goes on without this node's disk.
     pub(super) fn handle_leader_timeout(&mut self) {
         let is_outrun = self.is_stalled() && self.committed > self.writes.durable();
         let State::Leader(leader) = &mut self.state else { return };
         if is_outrun {
             return self.abdicate();
         }
-        if self.now >= leader.silent_at(self.configurations.effective(), self.me, &self.options) {
-            return self.follow(self.hard_state.term, None);
-        }
         if self.now >= leader.heartbeat_at {
+            if self.now >= leader.silent_at(self.configurations.effective(), self.me, &self.options) {
+                return self.follow(self.hard_state.term, None);
+            }
             leader.heartbeat_at = self.now + self.options.heartbeat_interval;
             leader.begin_round(self.now);
             self.let_newcomers_in();

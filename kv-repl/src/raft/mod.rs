@@ -299,7 +299,7 @@ impl Raft {
     /// When to call [`Raft::handle_timeout`], if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Duration> {
         match &self.state {
-            State::Leader(leader) => Some(leader.deadline(self)),
+            State::Leader(leader) => Some(leader.deadline()),
             State::Follower(follower) => {
                 let repair = self.damage.as_ref().and_then(Damage::deadline);
                 self.election_deadline().into_iter().chain(follower.reads.deadline()).chain(repair).min()
