@@ -3,9 +3,9 @@
 use super::id;
 use super::lone::{SECOND, append, granted, heartbeat, outputs, results, vote};
 use super::sim::{Sim, member};
-use crate::message::{AppendResult, FetchEntries, FetchEntriesReply, FetchResult, Message};
+use crate::message::{AppendResult, FetchEntries, FetchEntriesReply, FetchResult, InstallSnapshot, Message};
 use crate::raft::tests::{entries, index};
-use crate::raft::{Boot, LogRead, LogReadResult, Lost, Options, Output, Raft, Role};
+use crate::raft::{Boot, LogRead, LogReadResult, Lost, Options, Output, Raft, Role, SnapshotProgress};
 use crate::types::{Configuration, Entry, HardState, Index, Term};
 
 use std::time::Duration;
@@ -174,6 +174,41 @@ fn what_cannot_follow_the_entry_before_the_loss_is_not_taken() {
     let repair = answer(&mut raft, 2, asked.token, FetchResult::Entries(entries(3, 5..=6)));
     raft.handle_repaired(SECOND, &repair);
     assert!(!raft.is_damaged());
+}
+
+/// The leader's checkpoint is installed between the order to repair entries 4 and 5, and the report that it is done.
+#[test]
+fn a_checkpoint_may_come_while_a_repair_is_being_written() {
+    for (upto, still_lost) in [(4, Some(6)), (5, Some(6)), (6, None), (8, None), (9, None)] {
+        let mut raft = damaged();
+        raft.handle_message(SECOND, member(2), heartbeat(2, id(1, 9), 0));
+        let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
+        let repair = answer(&mut raft, 1, asked.token, FetchResult::Entries(entries(1, 4..=5)));
+        assert_eq!(repair.len(), 2);
+        let last = id(1, upto);
+        let data = bytes::Bytes::from_static(b"whole");
+        let piece = InstallSnapshot { term: Term::new(2), connection: 1, last, file_bytes: 5, offset: 0, data };
+        raft.handle_message(SECOND, member(2), Message::InstallSnapshot(piece));
+        let configuration = Configuration::new((0..3).map(member).collect());
+        let received = SnapshotProgress::Received { last, stamp_ms: 0, configuration };
+        raft.handle_snapshot(SECOND, member(2), received);
+        let outputs_of = |raft: &mut Raft| std::iter::from_fn(|| raft.poll_output()).collect::<Vec<_>>();
+        let done = outputs_of(&mut raft);
+        let at = |is: fn(&Output) -> bool| done.iter().position(is).expect("it is put out");
+        let forget = at(|output| matches!(output, Output::ForgetPrefix(_)));
+        assert!(forget < at(|output| matches!(output, Output::Restore { .. })));
+        raft.handle_repaired(SECOND, &repair);
+        assert_eq!((raft.is_damaged(), raft.committed()), (still_lost.is_some(), index(upto)));
+        if let Some(first) = still_lost {
+            let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks for the rest");
+            assert_eq!((asked.first, asked.next), (index(first), id(1, 7)));
+            let repair = answer(&mut raft, 1, asked.token, FetchResult::Entries(entries(1, first..=6)));
+            raft.handle_repaired(SECOND, &repair);
+        }
+        raft.handle_message(SECOND, member(2), append(2, id(1, 9), 9, 10..=10));
+        assert_eq!(results(&outputs(&mut raft, SECOND).1), [AppendResult::Durable(index(10))], "{upto}");
+        raft.invariants();
+    }
 }
 
 /// A large answer over a slow network takes longer than the one who asks waits before it asks the next.
