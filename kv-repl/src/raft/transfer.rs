@@ -69,7 +69,7 @@ impl Raft {
         if let State::Leader(leader) = &self.state { leader.transfer_to() } else { None }
     }
 
-    /// Who had best lead next, if this node leads: the connected voter with the longest log.
+    /// Who had best lead next, if this node leads: the connected voter with the longest log, if it keeps up with this one's.
     pub fn successor(&self) -> Option<NodeId> {
         let State::Leader(leader) = &self.state else { return None };
         self.best_successor(leader).map(|member| member.id)
@@ -79,7 +79,8 @@ impl Raft {
         let voters = self.configurations.effective().voters().iter();
         let connected = voters.filter_map(|voter| leader.peers.get_key_value(voter));
         let connected = connected.filter(|(_, peer)| peer.connection.is_some());
-        connected.max_by_key(|(_, peer)| peer.match_index).map(|(member, _)| *member)
+        // One that has come back with a damaged log keeps what it acknowledged before, and cannot lead.
+        connected.max_by_key(|(_, peer)| (peer.has_caught_up(), peer.match_index)).map(|(member, _)| *member)
     }
 
     /// Begins to hand leadership to another voter. Proposals are refused from now on; what becomes of it shows in the role

@@ -449,3 +449,17 @@ fn thesis_3_10_nobody_else_can_call_an_election() {
     let asks = |messages: &[Message]| messages.iter().filter(|m| matches!(m, Message::RequestVote(_))).count();
     assert_eq!((asks(&before), asks(&after)), (0, 2), "its own vote is durable first");
 }
+
+/// Who has been away may have come back with a damaged log: what it acknowledged before does not make it the best one.
+#[test]
+fn section_3_10_leadership_is_handed_to_one_that_keeps_up() {
+    let mut raft = elected();
+    let later = SECOND * 3;
+    durable_at(&mut raft, 1, 6);
+    durable_at(&mut raft, 2, 5);
+    assert_eq!(raft.successor(), Some(member(1).id), "it has the longest log");
+    raft.handle_disconnected(later, member(1));
+    assert_eq!(raft.successor(), Some(member(2).id), "who is not there is none");
+    raft.handle_connected(later, member(1), 9);
+    assert_eq!(raft.successor(), Some(member(2).id), "nothing is known of it since it came back");
+}
