@@ -82,13 +82,13 @@ impl Node {
                 let _ = self.peers[to.id.get() as usize - 1].send(event);
             }
             Output::Write(write) => self.write(now, write),
-            Output::Apply(Apply::Entries(entries)) => entries.iter().for_each(|entry| self.apply(entry)),
+            Output::Apply(Apply::Entries(pieces)) => pieces.iter().flatten().for_each(|entry| self.apply(entry)),
             Output::Apply(Apply::Stored { first, last }) => {
                 let stored = self.log[first.get() as usize - 1..last.get() as usize].to_vec();
                 stored.iter().for_each(|entry| self.apply(entry));
             }
             Output::ReadLog(request) => {
-                let result = LogReadResult::Entries(self.log[request.from.get() as usize - 1..].to_vec());
+                let result = LogReadResult::Entries(self.log[request.from.get() as usize - 1..].to_vec().into());
                 self.raft.handle_log_read(now, LogRead { peer: request.peer, token: request.token, result });
             }
             Output::Role(change) => println!("node {}: {:?} in term {}", self.raft.me().id, change.role, change.term),

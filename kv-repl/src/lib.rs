@@ -4,6 +4,7 @@
 pub mod codec;
 mod configuration;
 mod driver;
+mod entries;
 pub mod message;
 mod quorum;
 pub mod raft;

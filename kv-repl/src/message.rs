@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::types::{Entry, EntryId, Index, Kind, Member, Term};
+use crate::types::{Entries, Entry, EntryId, Index, Kind, Member, Term};
 
 /// Longest payload of one proposal, in bytes, and most bytes of entries in one message, unless one entry is longer. A frame
 /// holds any message that keeps to it.
@@ -85,7 +85,7 @@ pub struct AppendEntries {
     /// The leader's connection to this peer; echoed, so that an answer from before a reconnect is recognised.
     pub connection: u64,
     /// Entries after `prev`, consecutive.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
 }
 
 /// Answer to AppendEntries.
@@ -206,7 +206,7 @@ pub struct FetchEntriesReply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FetchResult {
     /// These, from the first one on, or as many as fit in a message.
-    Entries(Vec<Entry>),
+    Entries(Entries),
     /// Its log does not contain the entry after them, or begins later.
     Absent,
     /// It has lost some of them itself, or its disk holds others at this moment.
@@ -284,7 +284,7 @@ impl Message {
     }
 
     /// Where the entries in it are, if it is of a kind that can have some.
-    pub(crate) fn entries_mut(&mut self) -> Option<&mut Vec<Entry>> {
+    pub(crate) fn entries_mut(&mut self) -> Option<&mut Entries> {
         match self {
             Message::AppendEntries(append) => Some(&mut append.entries),
             Message::FetchEntriesReply(FetchEntriesReply { result: FetchResult::Entries(entries), .. }) => {

@@ -5,6 +5,7 @@ use std::fmt;
 pub use kv_wal::record::{Entry, EntryId, Index, Kind, Term};
 
 pub use crate::configuration::{Configuration, MEMBERS_MAX};
+pub use crate::entries::Entries;
 
 /// The number an operator gives a node. At least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -170,9 +170,11 @@ fn decode_body(tag: u8, head: Bytes, mut rest: Bytes) -> Result<Frame, WireError
     if let Frame::Message(message) = &mut frame
         && let Some(entries) = message.entries_mut()
     {
+        let mut batch = Vec::new();
         while !rest.is_empty() {
-            entries.push(Entry::split_from(&mut rest)?);
+            batch.push(Entry::split_from(&mut rest)?);
         }
+        *entries = batch.into();
     }
     if !rest.is_empty() {
         return Err(WireError::Malformed { tag });
@@ -209,7 +211,7 @@ mod tests {
             committed: Index::new(8),
             round: 11,
             connection: 12,
-            entries: vec![entry(10, b"ten"), entry(11, b"")],
+            entries: vec![entry(10, b"ten"), entry(11, b"")].into(),
         };
         let answer = |result| {
             let term = Term::new(4);
@@ -250,7 +252,7 @@ mod tests {
             AppendResult::StaleTerm,
         ];
         messages.extend(results.map(answer));
-        let entries = FetchResult::Entries(vec![entry(7, b"seven")]);
+        let entries = FetchResult::Entries(vec![entry(7, b"seven")].into());
         let results = [entries, FetchResult::Absent, FetchResult::Damaged, FetchResult::Needless];
         let fetched = |result| Message::FetchEntriesReply(FetchEntriesReply { term: Term::new(4), token: 78, result });
         messages.extend(results.map(fetched));

@@ -8,7 +8,7 @@ use crate::message::{
     InstallSnapshot, InstallSnapshotReply, Marked, Message, Proposal, ReadIndex, ReadIndexReply, SnapshotResult,
     TimeoutNow, VoteReply, VoteRequest,
 };
-use crate::types::{EntryId, Incarnation, Index, Kind, Member, NodeId, Term};
+use crate::types::{Entries, EntryId, Incarnation, Index, Kind, Member, NodeId, Term};
 
 /// Opens a connection; sent by the dialer first, then by the acceptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,7 +239,7 @@ fn take_append(head: &mut Bytes) -> Option<AppendEntries> {
         committed: take_index(head)?,
         round: head.try_get_u64_le().ok()?,
         connection: head.try_get_u64_le().ok()?,
-        entries: Vec::new(),
+        entries: Entries::default(),
     })
 }
 
@@ -361,7 +361,7 @@ fn take_fetch_reply(head: &mut Bytes) -> Option<FetchEntriesReply> {
     let term = take_term(head)?;
     let token = head.try_get_u64_le().ok()?;
     let result = match head.try_get_u8().ok()? {
-        0 => FetchResult::Entries(Vec::new()),
+        0 => FetchResult::Entries(Entries::default()),
         1 => FetchResult::Absent,
         2 => FetchResult::Damaged,
         3 => FetchResult::Needless,

@@ -19,7 +19,7 @@ use super::task::Own;
 use super::threads;
 use super::traits::{LogReader, StateMachine};
 use crate::raft::Agreed;
-use crate::types::{Entry, Index, NodeId};
+use crate::types::{Entries, Index, NodeId};
 
 /// Entries applied under one write lock.
 const CHUNK_ENTRIES: usize = 256;
@@ -28,8 +28,8 @@ const READ_BYTES: usize = 4 << 20;
 
 /// Work for the applier, in the order of the log.
 pub(crate) enum ApplyTask<S> {
-    /// Committed entries from the core's memory.
-    Entries(Vec<Entry>),
+    /// Committed entries from the core's memory, in pieces.
+    Entries(Vec<Entries>),
     /// Committed entries that are in the log, both ends included.
     Stored { first: Index, last: Index },
     /// Take this state, which was received, in place of what is here.
@@ -116,21 +116,23 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
                 Err(error) => return Err(format!("log: {error}")),
             };
             let read = entries.last().ok_or("log: committed entries are missing")?.index();
-            self.apply(&entries);
+            self.apply(&[entries.into()]);
             first = read.next();
         }
         Ok(())
     }
 
-    fn apply(&mut self, entries: &[Entry]) {
+    fn apply(&mut self, pieces: &[Entries]) {
         if self.is_overtaken {
             return;
         }
-        let mut effects = Vec::with_capacity(entries.len().min(CHUNK_ENTRIES));
-        for chunk in entries.chunks(CHUNK_ENTRIES) {
+        let count = pieces.iter().map(|piece| piece.len()).sum();
+        let mut entries = pieces.iter().flatten().peekable();
+        let mut effects = Vec::with_capacity(CHUNK_ENTRIES.min(count));
+        while entries.peek().is_some() {
             let mut log_bytes = 0;
             let mut state = self.shared.state.write();
-            for entry in chunk {
+            for entry in entries.by_ref().take(CHUNK_ENTRIES) {
                 let effect = state.apply(entry);
                 match &effect {
                     Effect::Mark { waiting } => self.note_mark(&state, waiting.is_some()),
@@ -289,7 +291,7 @@ mod tests {
         let mut applier =
             Applier::<Counter, _>::new(shared.clone(), Reset, checkpoints, core, (NodeId::new(1), 1), u64::MAX);
         let entries = |range: std::ops::RangeInclusive<u64>| {
-            ApplyTask::Entries(range.map(|at| entry(at, kind::NOOP, b"")).collect())
+            ApplyTask::Entries(vec![range.map(|at| entry(at, kind::NOOP, b"")).collect()])
         };
         for task in [
             ApplyTask::Stored { first: Index::new(4), last: Index::new(9) },

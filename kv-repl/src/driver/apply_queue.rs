@@ -18,7 +18,7 @@ use super::applier::{Applier, ApplyTask};
 use super::task::Own;
 use super::threads;
 use super::traits::{LogReader, StateMachine};
-use crate::types::{Entry, Index};
+use crate::types::{Entries, Entry, Index};
 
 /// What it costs to hand over to a thread and back, when it sleeps and somebody waits for the answer; measured.
 const HANDING_OVER: Duration = Duration::from_micros(50);
@@ -64,20 +64,22 @@ impl<S: StateMachine, R: LogReader> ApplyQueue<S, R> {
     }
 
     /// Committed entries. Those up to `durable` can be read from the log as well.
-    pub(crate) fn apply(&self, entries: Vec<Entry>, durable: Index) -> Result<(), String> {
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+    pub(crate) fn apply(&self, pieces: Vec<Entries>, durable: Index) -> Result<(), String> {
+        let first = pieces.first().and_then(|piece| piece.first()).map(Entry::index);
+        let last = pieces.last().and_then(|piece| piece.last()).map(Entry::index);
+        let Some((first, last)) = first.zip(last) else { return Ok(()) };
         if self.common.unfinished.load(Ordering::Acquire) == 0 {
             let mut timed = self.common.applier.lock();
-            if timed.is_brief(entries.len()) {
-                return timed.work(ApplyTask::Entries(entries));
+            if timed.is_brief(count(&pieces)) {
+                return timed.work(ApplyTask::Entries(pieces));
             }
         }
         let is_much = self.common.waiting_bytes.load(Ordering::Relaxed) > WAITING_BYTES_MAX;
-        if is_much && last.index() <= durable {
-            self.push(ApplyTask::Stored { first: first.index(), last: last.index() });
+        if is_much && last <= durable {
+            self.push(ApplyTask::Stored { first, last });
         } else {
-            self.common.waiting_bytes.fetch_add(bytes(&entries), Ordering::Relaxed);
-            self.push(ApplyTask::Entries(entries));
+            self.common.waiting_bytes.fetch_add(bytes(&pieces), Ordering::Relaxed);
+            self.push(ApplyTask::Entries(pieces));
         }
         Ok(())
     }
@@ -93,7 +95,7 @@ impl<S: StateMachine, R: LogReader> ApplyQueue<S, R> {
 impl<S: StateMachine, R: LogReader> Common<S, R> {
     fn run(&self, tasks: &Receiver<ApplyTask<S>>) -> Result<(), String> {
         while let Ok(task) = tasks.recv() {
-            let bytes = if let ApplyTask::Entries(entries) = &task { bytes(entries) } else { 0 };
+            let bytes = if let ApplyTask::Entries(pieces) = &task { bytes(pieces) } else { 0 };
             self.applier.lock().work(task)?;
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.unfinished.fetch_sub(1, Ordering::Release);
@@ -111,7 +113,7 @@ impl<S: StateMachine, R: LogReader> Timed<S, R> {
     }
 
     fn work(&mut self, task: ApplyTask<S>) -> Result<(), String> {
-        let count = if let ApplyTask::Entries(entries) = &task { entries.len() } else { 0 };
+        let count = if let ApplyTask::Entries(pieces) = &task { count(pieces) } else { 0 };
         let started = Instant::now();
         self.applier.work(task)?;
         if let Some(count) = u32::try_from(count).ok().filter(|count| *count > 0) {
@@ -121,8 +123,12 @@ impl<S: StateMachine, R: LogReader> Timed<S, R> {
     }
 }
 
-fn bytes(entries: &[Entry]) -> usize {
-    entries.iter().map(|entry| entry.frame().len()).sum()
+fn count(pieces: &[Entries]) -> usize {
+    pieces.iter().map(|piece| piece.len()).sum()
+}
+
+fn bytes(pieces: &[Entries]) -> usize {
+    pieces.iter().map(Entries::bytes).sum()
 }
 
 #[cfg(test)]
@@ -159,8 +165,10 @@ mod tests {
         Running { queue, thread, shared, core, _dir: dir }
     }
 
-    fn entries(range: RangeInclusive<u64>) -> Vec<Entry> {
-        range.map(|at| entry(at, kind::NOOP, b"")).collect()
+    fn entries(range: RangeInclusive<u64>) -> Vec<Entries> {
+        let at_most = |first: u64| first..=(first + 2).min(*range.end());
+        let pieces = range.clone().step_by(3).map(at_most);
+        pieces.map(|piece| piece.map(|at| entry(at, kind::NOOP, b"")).collect()).collect()
     }
 
     fn set_each(queue: &Queue, each: Duration) {

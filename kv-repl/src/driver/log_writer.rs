@@ -22,7 +22,7 @@ use super::task::Own;
 use super::threads;
 use super::traits::{Log, LogError};
 use crate::raft::Write;
-use crate::types::{Entry, EntryId, HardState, Index};
+use crate::types::{Entries, EntryId, HardState, Index};
 
 /// A full disk is tried again after this.
 const FULL_PAUSE: Duration = Duration::from_millis(100);
@@ -34,7 +34,7 @@ pub(crate) enum LogTask {
     /// Entries up to here are covered by checkpoints.
     Truncate(EntryId),
     /// Put these in the place of lost ones, and report it.
-    Repair(Vec<Entry>),
+    Repair(Entries),
     /// Entries from here on are lost for good: remember that this disk counts for nothing any more, and end.
     GiveUp { first: Index, hard_state: HardState },
 }
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use crate::driver::testing::Reset;
     use crate::raft::{Boot, Options, Output, Raft};
-    use crate::types::{Configuration, Incarnation, Member, NodeId, Term};
+    use crate::types::{Configuration, Entry, Incarnation, Member, NodeId, Term};
 
     /// A log that has entry 20 as its last, and has room only when it has been truncated.
     #[derive(Default)]

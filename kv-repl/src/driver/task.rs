@@ -39,7 +39,7 @@ use crate::message::{Forward, Message, Proposal};
 use crate::raft::{
     Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress, TransferError,
 };
-use crate::types::{Entry, EntryId, Index, Member, NodeId, kind};
+use crate::types::{Entries, Entry, EntryId, Index, Member, NodeId, kind};
 
 /// Events taken from one queue in one turn.
 const TURN_EVENTS: usize = 256;
@@ -57,7 +57,7 @@ pub(crate) enum Own {
     /// Entries for a peer have been read.
     LogRead(LogRead),
     /// These are in the place of lost ones now.
-    Repaired(Vec<Entry>),
+    Repaired(Entries),
     /// This node's state is not that of the majority.
     Diverged,
     /// The mark at this index was applied, with this state hash.
@@ -435,7 +435,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         let read = move || {
             let range = request.from..reader.last().index.next();
             match reader.read(range, request.bytes_max) {
-                Ok(entries) if !entries.is_empty() => LogReadResult::Entries(entries),
+                Ok(entries) if !entries.is_empty() => LogReadResult::Entries(entries.into()),
                 Ok(_) => LogReadResult::Gone,
                 Err(error) => {
                     debug!(%error, from = %request.from, "entries for a peer are not in the log");

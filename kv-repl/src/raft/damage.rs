@@ -30,7 +30,7 @@ use super::log::end_of_chain;
 use super::progress::Progress;
 use super::{Raft, State};
 use crate::message::{FetchEntries, FetchEntriesReply, FetchResult, Message};
-use crate::types::{Configuration, Entry, EntryId, Index, Member};
+use crate::types::{Configuration, Entries, Entry, EntryId, Index, Member};
 
 /// What is lost, and how far the repair has got.
 pub(super) struct Damage {
@@ -183,11 +183,11 @@ impl Raft {
         let Fetching { to, request, .. } = self.fetching.swap_remove(at);
         let mut found = match result {
             LogReadResult::Entries(entries) => entries.clone(),
-            LogReadResult::Gone => Vec::new(),
+            LogReadResult::Gone => Entries::default(),
         };
         // The disk may hold an older log than the one that contains the entry after the loss, or by now a newer one.
         let is_same = |entry: &Entry| self.log.contains(entry.id());
-        found.truncate(found.iter().position(|entry| !is_same(entry)).unwrap_or(found.len()));
+        found = found.part(0..found.iter().position(|entry| !is_same(entry)).unwrap_or(found.len()));
         let is_proven = self.log.contains(request.next) && !found.is_empty();
         let result = if is_proven { FetchResult::Entries(found) } else { FetchResult::Damaged };
         self.reply_to_fetch(to, &request, result);
@@ -195,7 +195,7 @@ impl Raft {
 
     fn reply_to_fetch(&mut self, to: Member, request: &FetchEntries, mut result: FetchResult) {
         if let FetchResult::Entries(entries) = &mut result {
-            entries.retain(|entry| entry.index() < request.next.index);
+            *entries = entries.part(0..entries.partition_point(|entry| entry.index() < request.next.index));
         }
         let reply = FetchEntriesReply { term: self.hard_state.term, token: request.token, result };
         self.send(to, Message::FetchEntriesReply(reply));

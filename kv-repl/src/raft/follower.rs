@@ -15,7 +15,7 @@ use super::log::end_of_chain;
 use super::read_index::AskedReads;
 use super::{Raft, State};
 use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Message, VoteReply};
-use crate::types::{Entry, EntryId, Index, Member, Term};
+use crate::types::{Entries, Entry, EntryId, Index, Member, Term};
 
 #[derive(Default)]
 pub(super) struct Follower {
@@ -104,15 +104,14 @@ impl Raft {
     /// Skips what is in the log already, and takes the rest in place of what contradicts it. A message that was delayed
     /// may be a part of what is in the log: nothing is cut off for that (section 5.3, figure 2, rule 3). False if they
     /// contradict what is committed: then they are not from a correct leader.
-    fn take_entries(&mut self, prev: EntryId, mut entries: Vec<Entry>) -> bool {
+    fn take_entries(&mut self, prev: EntryId, entries: Entries) -> bool {
         let is_new = |entry: &Entry| entry.index() > self.committed && !self.log.contains(entry.id());
         let Some(first) = entries.iter().position(is_new) else { return true };
         let before = first.checked_sub(1).map_or(prev, |at| entries[at].id());
         if !self.log.contains(before) {
             return false;
         }
-        entries.drain(..first);
-        self.append(entries);
+        self.append(entries.part(first..entries.len()));
         true
     }
 

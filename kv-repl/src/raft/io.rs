@@ -5,7 +5,7 @@
 //! [`Output::Send`] may be sent at once, also before the writes that came out ahead of it.
 
 use crate::message::{InstallSnapshot, Message};
-use crate::types::{Configuration, Entry, EntryId, HardState, Index, Member, NodeId, Term};
+use crate::types::{Configuration, Entries, EntryId, HardState, Index, Member, NodeId, Term};
 
 /// What the disk held when the node started.
 ///
@@ -92,7 +92,7 @@ pub enum Output {
     /// Read entries that are not in memory any more.
     ReadLog(ReadLog),
     /// Put these entries in the place of lost ones, and answer with [`super::Raft::handle_repaired`] when that is durable.
-    Repair(Vec<Entry>),
+    Repair(Entries),
     /// Entries from here on are lost, and no longer to be had: this disk is to be replaced. Begin again with an empty one
     /// and another incarnation.
     LogLost {
@@ -156,7 +156,7 @@ pub struct RoleChange {
 #[must_use = "what is not written is never acknowledged"]
 pub struct Write {
     /// Consecutive entries. If the first index is present in the log already, they replace everything from there on.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
     /// Replaces the hard state.
     pub hard_state: Option<HardState>,
     /// The log drops all its entries and starts again after this one.
@@ -182,8 +182,9 @@ pub struct Durable {
 /// Committed entries.
 #[derive(Debug)]
 pub enum Apply {
-    /// Here they are. They need not be durable in this node's own log: a majority of others has them.
-    Entries(Vec<Entry>),
+    /// Here they are, in pieces, none of which is empty. They need not be durable in this node's own log: a majority of
+    /// others has them.
+    Entries(Vec<Entries>),
     /// They are durable in this node's own log but no longer in memory.
     Stored {
         /// The first one.
@@ -222,7 +223,7 @@ pub struct LogRead {
 #[derive(Clone, Debug)]
 pub enum LogReadResult {
     /// Consecutive entries, at least one, the first at the index asked for.
-    Entries(Vec<Entry>),
+    Entries(Entries),
     /// The log does not hold that entry any more.
     Gone,
 }

@@ -33,7 +33,7 @@ use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshotReply, Message, PROPOSAL_BYTES_MAX, Proposal,
     SnapshotResult,
 };
-use crate::types::{Configuration, Entry, EntryId, Index, Kind, Member, NodeId, Term, kind};
+use crate::types::{Configuration, Entries, Entry, EntryId, Index, Kind, Member, NodeId, Term, kind};
 
 pub(super) struct Leader {
     /// The other members of the configuration in force, voters and learners.
@@ -197,7 +197,7 @@ impl Raft {
             return Err(ProposeError::DiskFull);
         }
         let bytes: usize = proposals.iter().map(|one| HEADER_BYTES + one.payload.len()).sum();
-        let waiting_bytes = state.uncommitted_bytes.max(self.writes.waiting_bytes());
+        let waiting_bytes = state.uncommitted_bytes.max(self.writes.in_flight_bytes() + self.log.unwritten_bytes());
         if waiting_bytes > 0 && waiting_bytes + bytes > self.options.uncommitted_bytes_max {
             return Err(ProposeError::Busy { waiting_bytes, bytes });
         }
@@ -221,7 +221,7 @@ impl Raft {
             index = index.next();
             Entry::encode(&mut buffer, EntryId::new(term, index), stamp_ms, proposal.kind, &proposal.payload)
         };
-        let entries: Vec<Entry> = proposals.iter().map(encode).collect();
+        let entries: Entries = proposals.iter().map(encode).collect();
         self.append(entries);
         if let State::Leader(leader) = &mut self.state {
             leader.uncommitted_bytes += bytes;
@@ -434,18 +434,18 @@ impl Sending<'_> {
         let is_commit_news =
             peer.told_committed < self.committed && matches!(peer.progress, Progress::Replicate { .. });
         if peer.told_round < round || is_commit_news {
-            self.append(to, peer, round, Vec::new());
+            self.append(to, peer, round, Entries::default());
         }
         self.snapshot(to, peer);
     }
 
-    fn entries(&mut self, to: Member, peer: &mut Peer, round: u64, entries: Vec<Entry>) {
+    fn entries(&mut self, to: Member, peer: &mut Peer, round: u64, entries: Entries) {
         let last = entries.last().map_or(peer.next_index.prev(), Entry::index);
         self.append(to, peer, round, entries);
         peer.sent(last);
     }
 
-    fn append(&mut self, to: Member, peer: &mut Peer, round: u64, entries: Vec<Entry>) {
+    fn append(&mut self, to: Member, peer: &mut Peer, round: u64, entries: Entries) {
         let Some(connection) = peer.connection else { return };
         // While a checkpoint is on its way the message only says that this node leads: before the first entry all logs
         // agree.

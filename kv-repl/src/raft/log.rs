@@ -10,21 +10,44 @@
 //! last common entry (Raft paper, end of section 5.3) goes from run to run. The tail ends with the last entry, unless it
 //! is empty. Entries leave it at the front, once they are durable and applied and it has grown too large; what is older
 //! is read from the disk by the driver.
+//!
+//! The tail is in pieces, each as it was written: what goes to the disk, to the followers and to the state machine are the
+//! same pieces, or parts of them.
 
 use std::collections::VecDeque;
 use std::mem;
 
 use super::configurations::is_readable;
 use super::io::Lost;
-use crate::types::{Entry, EntryId, Index, Term};
+use crate::types::{Entries, Entry, EntryId, Index, Term};
+
+/// Pieces looked at one by one, from the end, before a search begins: nearly always it is one of them.
+const NEAR_PIECES: usize = 8;
 
 pub(super) struct Log {
     base: EntryId,
     /// First entry of each run, increasing in index and term, all after `base`.
     runs: Vec<EntryId>,
     last: Index,
-    tail: VecDeque<Entry>,
+    tail: VecDeque<Piece>,
     tail_bytes: usize,
+    /// How many pieces at the end have not been taken to be written.
+    unwritten: usize,
+}
+
+/// At least one entry. Its numbers are at hand: a search through many pieces does not look into each.
+struct Piece {
+    first: Index,
+    last: Index,
+    bytes: usize,
+    entries: Entries,
+}
+
+impl Piece {
+    fn new(entries: Entries) -> Piece {
+        let first = entries[0].index();
+        Piece { first, last: first.plus(entries.len() as u64).prev(), bytes: entries.bytes(), entries }
+    }
 }
 
 impl Log {
@@ -34,7 +57,7 @@ impl Log {
     ///
     /// If the arguments contradict each other.
     pub(super) fn new(base: EntryId, runs: Vec<EntryId>, last: Index) -> Log {
-        let log = Log { base, runs, last, tail: VecDeque::new(), tail_bytes: 0 };
+        let log = Log { base, runs, last, tail: VecDeque::new(), tail_bytes: 0, unwritten: 0 };
         log.check();
         log
     }
@@ -83,7 +106,7 @@ impl Log {
 
     /// Index of the first entry in memory; one above the last if there is none.
     pub(super) fn tail_first(&self) -> Index {
-        self.tail.front().map_or(self.last.next(), Entry::index)
+        self.tail.front().map_or(self.last.next(), |piece| piece.first)
     }
 
     /// The term of the entry at `index`, if that is `base` or in the log.
@@ -122,12 +145,12 @@ impl Log {
     /// # Panics
     ///
     /// If the first one is not after `base`, or leaves a gap.
-    pub(super) fn append(&mut self, entries: &[Entry]) {
+    pub(super) fn append(&mut self, entries: Entries) {
         let Some(first) = entries.first() else { return };
         assert!(first.index() > self.base.index, "entries go after the base");
         assert!(first.index() <= self.last.next(), "entries leave no gap");
         self.truncate(first.index());
-        for entry in entries {
+        for entry in &entries {
             let id = entry.id();
             assert_eq!(id.index, self.last.next(), "entries are consecutive");
             assert!(id.term >= self.last().term, "terms never go back");
@@ -135,15 +158,51 @@ impl Log {
                 self.runs.push(id);
             }
             self.last = id.index;
-            self.tail_bytes += entry.frame().len();
-            self.tail.push_back(entry.clone());
         }
+        let piece = Piece::new(entries);
+        self.tail_bytes += piece.bytes;
+        self.tail.push_back(piece);
+        self.unwritten += 1;
+    }
+
+    /// What has been appended since this was last asked, as it is now. It is to be written, and is one piece from now on.
+    pub(super) fn take_unwritten(&mut self) -> Entries {
+        match mem::take(&mut self.unwritten) {
+            0 => Entries::default(),
+            1 => self.tail.back().map(|piece| piece.entries.clone()).unwrap_or_default(),
+            count => {
+                let first = self.tail.len() - count;
+                let entries: Entries = self.tail.range(first..).flat_map(|piece| &piece.entries).cloned().collect();
+                self.tail.truncate(first);
+                self.tail.push_back(Piece::new(entries.clone()));
+                entries
+            }
+        }
+    }
+
+    /// Index of the first entry that [`Log::take_unwritten`] will give; one above the last if there is none.
+    pub(super) fn first_unwritten(&self) -> Index {
+        self.unwritten_pieces().next().map_or(self.last.next(), |piece| piece.first)
+    }
+
+    /// Bytes of what [`Log::take_unwritten`] will give.
+    pub(super) fn unwritten_bytes(&self) -> usize {
+        self.unwritten_pieces().map(|piece| piece.bytes).sum()
+    }
+
+    fn unwritten_pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.tail.range(self.tail.len() - self.unwritten..)
     }
 
     /// Drops the entries from `from` on.
     fn truncate(&mut self, from: Index) {
-        while self.tail.back().is_some_and(|entry| entry.index() >= from) {
-            self.tail_bytes -= self.tail.pop_back().map_or(0, |entry| entry.frame().len());
+        while let Some(piece) = self.tail.pop_back_if(|piece| piece.last >= from) {
+            self.tail_bytes -= piece.bytes;
+            if piece.first < from {
+                self.keep(piece.entries.part(0..from.since(piece.first) as usize), VecDeque::push_back);
+            } else {
+                self.unwritten = self.unwritten.saturating_sub(1);
+            }
         }
         self.runs.truncate(self.runs.partition_point(|run| run.index < from));
         self.last = self.last.min(from.prev());
@@ -157,8 +216,13 @@ impl Log {
     /// Forgets everything up to and including `base`, which is in the log.
     pub(super) fn truncate_prefix(&mut self, base: EntryId) {
         assert!(self.contains(base), "the new base is in the log");
-        while self.tail.front().is_some_and(|entry| entry.index() <= base.index) {
-            self.pop_front();
+        assert!(base.index < self.first_unwritten(), "what is forgotten has been written");
+        while let Some(piece) = self.tail.pop_front_if(|piece| piece.first <= base.index) {
+            self.tail_bytes -= piece.bytes;
+            if piece.last > base.index {
+                let forgotten = base.index.next().since(piece.first) as usize;
+                self.keep(piece.entries.part(forgotten..piece.entries.len()), VecDeque::push_front);
+            }
         }
         let after = self.runs.partition_point(|run| run.index <= base.index);
         let next = base.index.next();
@@ -171,34 +235,68 @@ impl Log {
         self.base = base;
     }
 
+    /// Keeps a part of a piece that has left the tail.
+    fn keep(&mut self, part: Entries, put: impl FnOnce(&mut VecDeque<Piece>, Piece)) {
+        let piece = Piece::new(part);
+        self.tail_bytes += piece.bytes;
+        put(&mut self.tail, piece);
+    }
+
     /// Entries from memory, beginning at `from`, as many as fit in `bytes_max` but at least one; none if the one at
     /// `from` is not in memory.
-    pub(super) fn entries(&self, from: Index, bytes_max: usize) -> Vec<Entry> {
+    pub(super) fn entries(&self, from: Index, bytes_max: usize) -> Entries {
         let mut bytes = 0;
         let fits = |entry: &&Entry| {
             let first = bytes == 0;
             bytes += entry.frame().len();
             first || bytes <= bytes_max
         };
-        self.tail_from(from).take_while(fits).cloned().collect()
+        let count = self.tail_from(from).take_while(fits).count();
+        let Some(piece) = self.tail_pieces(from).next() else { return Entries::default() };
+        let start = from.since(piece.first) as usize;
+        if start + count <= piece.entries.len() {
+            piece.entries.part(start..start + count)
+        } else {
+            self.tail_from(from).take(count).cloned().collect()
+        }
+    }
+
+    /// The entries in memory from `from` to `upto`, as they are held; none if the one at `from` is not in memory.
+    pub(super) fn pieces(&self, from: Index, upto: Index) -> impl Iterator<Item = Entries> {
+        let within = self.tail_pieces(from).take_while(move |piece| piece.first <= upto);
+        within.map(move |piece| {
+            let first = piece.first;
+            let end = piece.last.min(upto).next();
+            piece.entries.part(from.max(first).since(first) as usize..end.since(first) as usize)
+        })
     }
 
     /// The entries in memory from `from` on; none if the one at `from` is not in memory.
     pub(super) fn tail_from(&self, from: Index) -> impl Iterator<Item = &Entry> {
-        let first = self.tail_first();
-        let skip = if from < first { self.tail.len() } else { from.since(first) as usize };
-        self.tail.range(skip.min(self.tail.len())..)
+        let entries = self.tail_pieces(from).flat_map(|piece| &piece.entries);
+        let skip = self.tail_pieces(from).next().map_or(0, |piece| from.since(piece.first));
+        entries.skip(skip as usize)
     }
 
-    /// Forgets the oldest entries in memory, none after `upto`, until the rest fits in `bytes_max`.
+    /// The pieces from the one with the entry at `from` on; none if that is not in memory.
+    fn tail_pieces(&self, from: Index) -> impl Iterator<Item = &Piece> {
+        let back = self.tail.iter().rev().take(NEAR_PIECES).position(|piece| piece.first <= from);
+        let first = match back {
+            Some(back) => self.tail.len() - 1 - back,
+            None if from < self.tail_first() => self.tail.len(),
+            None => self.tail.partition_point(|piece| piece.last < from),
+        };
+        // All of them may end before it.
+        self.tail.range(first..).skip_while(move |piece| piece.last < from)
+    }
+
+    /// Forgets the oldest pieces in memory, none with an entry after `upto`, until the rest fits in `bytes_max`.
     pub(super) fn shrink_tail(&mut self, upto: Index, bytes_max: usize) {
-        while self.tail_bytes > bytes_max && self.tail.front().is_some_and(|entry| entry.index() <= upto) {
-            self.pop_front();
+        while self.tail_bytes > bytes_max
+            && let Some(piece) = self.tail.pop_front_if(|piece| piece.last <= upto)
+        {
+            self.tail_bytes -= piece.bytes;
         }
-    }
-
-    fn pop_front(&mut self) {
-        self.tail_bytes -= self.tail.pop_front().map_or(0, |entry| entry.frame().len());
     }
 
     /// # Panics
@@ -213,11 +311,17 @@ impl Log {
             assert!(last.index <= self.last, "runs are within the log");
         }
         assert!(self.runs.is_sorted_by(|a, b| a.index < b.index && a.term < b.term), "runs have different terms");
-        let ids = self.tail.iter().map(Entry::id);
+        let ids = self.tail.iter().flat_map(|piece| &piece.entries).map(Entry::id);
         let expected = (self.tail_first().get()..).map(Index::new);
         assert!(ids.zip(expected).all(|(id, index)| id.index == index && self.contains(id)), "the tail is of this log");
-        assert!(self.tail.back().is_none_or(|entry| entry.index() == self.last), "the tail ends with the log");
-        assert_eq!(self.tail_bytes, self.tail.iter().map(|entry| entry.frame().len()).sum::<usize>(), "bytes add up");
+        assert!(self.tail.back().is_none_or(|piece| piece.last == self.last), "the tail ends with the log");
+        let is_true = |piece: &Piece| {
+            let again = Piece::new(piece.entries.clone());
+            (again.first, again.last, again.bytes) == (piece.first, piece.last, piece.bytes)
+        };
+        assert!(self.tail.iter().all(is_true), "a piece knows its numbers");
+        assert_eq!(self.tail_bytes, self.tail.iter().map(|piece| piece.bytes).sum::<usize>(), "bytes add up");
+        assert!(self.unwritten <= self.tail.len(), "what is unwritten is in the tail");
     }
 }
 
@@ -254,6 +358,8 @@ mod tests {
     struct Twin {
         base: u64,
         terms: Vec<u64>,
+        /// The first entry that has not been taken to be written.
+        unwritten: u64,
     }
 
     impl Twin {
@@ -274,6 +380,7 @@ mod tests {
     enum Step {
         /// Appends as many entries, this far back from the end, with the last term before them plus the third number.
         Append(u64, u64, u64),
+        Take,
         TruncatePrefix(u64),
         Shrink(u64),
         Reset(u64),
@@ -282,6 +389,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             6 => (1u64..5, 0u64..4, 0u64..2).prop_map(|(count, back, rise)| Step::Append(count, back, rise)),
+            3 => Just(Step::Take),
             1 => (0u64..20).prop_map(Step::TruncatePrefix),
             1 => (0u64..20).prop_map(Step::Shrink),
             1 => (1u64..4).prop_map(Step::Reset),
@@ -293,22 +401,30 @@ mod tests {
             Step::Append(count, back, rise) => {
                 let first = twin.last().saturating_sub(back).max(twin.base) + 1;
                 twin.terms.truncate((first - twin.base) as usize);
+                twin.unwritten = twin.unwritten.min(first);
                 let term = twin.terms.last().unwrap() + rise;
                 let new: Vec<_> = (first..first + count).map(|index| entry(term.max(1), index)).collect();
                 twin.terms.extend(new.iter().map(|entry| entry.term().get()));
-                log.append(&new);
+                log.append(new.into());
+            }
+            Step::Take => {
+                let taken = log.take_unwritten();
+                let expected: Vec<u64> = (twin.unwritten..=twin.last()).collect();
+                assert_eq!(taken.iter().map(|entry| entry.index().get()).collect::<Vec<_>>(), expected);
+                twin.unwritten = twin.last() + 1;
             }
             Step::TruncatePrefix(at) => {
-                let at = (twin.base + at).min(twin.last());
+                let at = (twin.base + at).min(twin.last()).min(twin.unwritten - 1);
                 log.truncate_prefix(EntryId::new(Term::new(twin.term(at).unwrap()), Index::new(at)));
                 twin.terms.drain(..(at - twin.base) as usize);
                 twin.base = at;
             }
-            Step::Shrink(upto) => log.shrink_tail(Index::new(twin.base + upto), 60),
+            Step::Shrink(upto) => log.shrink_tail(Index::new((twin.base + upto).min(twin.unwritten - 1)), 60),
             Step::Reset(ahead) => {
                 let base = EntryId::new(Term::new(twin.terms.last().unwrap() + 1), Index::new(twin.last() + ahead));
                 log.reset(base);
-                *twin = Twin { base: base.index.get(), terms: vec![base.term.get()] };
+                let base = (base.term.get(), base.index.get());
+                *twin = Twin { base: base.1, terms: vec![base.0], unwritten: base.1 + 1 };
             }
         }
     }
@@ -317,13 +433,14 @@ mod tests {
         #[test]
         fn answers_like_a_vector_of_terms(steps in proptest::collection::vec(step(), 0..30)) {
             let mut log = Log::new(EntryId::ZERO, Vec::new(), Index::ZERO);
-            let mut twin = Twin { base: 0, terms: vec![0] };
+            let mut twin = Twin { base: 0, terms: vec![0], unwritten: 1 };
             for step in &steps {
                 run(step, &mut log, &mut twin);
                 log.check();
                 prop_assert_eq!(log.last().index.get(), twin.last());
                 for index in 0..twin.last() + 3 {
                     prop_assert_eq!(log.term(Index::new(index)).map(Term::get), twin.term(index));
+                    check_tail(&log, &twin, Index::new(index));
                     for term in 0..twin.terms.last().unwrap() + 2 {
                         let bound = EntryId::new(Term::new(term), Index::new(index));
                         let found = log.last_within(bound).map(|id| id.index.get());
@@ -334,10 +451,40 @@ mod tests {
         }
     }
 
+    /// What is in memory is given whole, in part and in pieces.
+    fn check_tail(log: &Log, twin: &Twin, from: Index) {
+        let is_there = from >= log.tail_first();
+        let expected = if is_there { (from.get()..=twin.last()).collect() } else { Vec::new() };
+        let numbers = |entries: &[Entry]| entries.iter().map(|entry| entry.index().get()).collect::<Vec<_>>();
+        let tail: Vec<Entry> = log.tail_from(from).cloned().collect();
+        assert_eq!(numbers(&tail), expected);
+        for count in 1..5 {
+            let expected = &expected[..expected.len().min(count)];
+            let bytes = tail[..expected.len()].iter().map(|entry| entry.frame().len()).sum();
+            assert_eq!(numbers(&log.entries(from, bytes)), expected);
+            let pieces: Vec<Entries> = log.pieces(from, from.plus(count as u64 - 1)).collect();
+            assert!(pieces.iter().all(|piece| !piece.is_empty()));
+            assert_eq!(pieces.iter().flat_map(|piece| numbers(piece)).collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_taken_is_what_is_given() {
+        let mut log = Log::new(EntryId::ZERO, Vec::new(), Index::ZERO);
+        log.append((1..=2).map(|index| entry(1, index)).collect());
+        log.append((3..=4).map(|index| entry(1, index)).collect());
+        let written = log.take_unwritten();
+        let sent = log.entries(Index::new(2), usize::MAX);
+        assert_eq!((sent.len(), sent.as_ptr()), (3, written[1..].as_ptr()), "nothing is copied");
+        log.append((5..=5).map(|index| entry(1, index)).collect());
+        assert_eq!(log.take_unwritten()[0].index(), Index::new(5));
+        assert_eq!(log.entries(Index::new(2), usize::MAX).len(), 4, "from two pieces");
+    }
+
     #[test]
     fn entries_are_bounded_but_never_none() {
         let mut log = Log::new(EntryId::ZERO, Vec::new(), Index::ZERO);
-        log.append(&(1..=5).map(|index| entry(1, index)).collect::<Vec<_>>());
+        log.append((1..=5).map(|index| entry(1, index)).collect());
         let frame_bytes = entry(1, 1).frame().len();
         let count = |from, bytes_max| log.entries(Index::new(from), bytes_max).len();
         assert_eq!(count(1, 0), 1);
@@ -349,7 +496,10 @@ mod tests {
     #[test]
     fn what_was_dropped_from_memory_is_not_given() {
         let mut log = Log::new(EntryId::ZERO, Vec::new(), Index::ZERO);
-        log.append(&(1..=5).map(|index| entry(1, index)).collect::<Vec<_>>());
+        for index in 1..=5 {
+            log.append([entry(1, index)].into_iter().collect());
+            log.take_unwritten();
+        }
         log.shrink_tail(Index::new(3), 0);
         assert_eq!(log.tail_first(), Index::new(4));
         assert!(log.entries(Index::new(3), usize::MAX).is_empty());

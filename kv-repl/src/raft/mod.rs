@@ -40,7 +40,7 @@ mod rng;
 mod snapshot;
 mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transfer;
 mod writes;
 
@@ -68,7 +68,7 @@ use self::log::Log;
 use self::rng::Rng;
 use self::writes::Writes;
 use crate::message::Message;
-use crate::types::{Entry, EntryId, HardState, Index, Member, Term};
+use crate::types::{Entries, Entry, EntryId, HardState, Index, Member, Term};
 
 /// The most terms that a node can have missed. An election a second takes a century for them, so a term that is further
 /// ahead is not of this cluster; and a node that believed in one near the end of numbers could never be led again.
@@ -261,14 +261,16 @@ impl Raft {
     }
 
     /// Checkpoints cover the log up to and including `base`. Says whether it can be removed now, and forgets it then. Not
-    /// if the log begins later already, or what the checkpoints hold has not been handed out to be applied.
+    /// if the log begins later already, what the checkpoints hold has not been handed out to be applied, or the entry at
+    /// `base` is still to be written.
     ///
     /// # Panics
     ///
     /// If `base` is another entry than the log's.
     #[must_use = "the log on the disk is removed only if it is forgotten here"]
     pub fn handle_truncated(&mut self, base: EntryId) -> bool {
-        let is_covered = base.index > self.log.base().index && base.index <= self.handed_out;
+        let is_written = base.index < self.log.first_unwritten();
+        let is_covered = base.index > self.log.base().index && base.index <= self.handed_out && is_written;
         if is_covered {
             self.has_input = true;
             self.log.truncate_prefix(base);
@@ -316,7 +318,7 @@ impl Raft {
     fn flush(&mut self) {
         self.advance_membership();
         self.advance_repair();
-        if let Some(write) = self.writes.take(self.now) {
+        if let Some(write) = self.writes.take(self.now, self.log.take_unwritten()) {
             self.outputs.push_back(Output::Write(write));
         }
         self.flush_leader();
@@ -336,10 +338,9 @@ impl Raft {
             assert!(last <= self.writes.durable(), "what is not durable stays in memory");
             self.outputs.push_back(Output::Apply(Apply::Stored { first, last }));
         }
-        let count = last.next().since(first.max(tail_first)) as usize;
-        let entries: Vec<Entry> = self.log.tail_from(first.max(tail_first)).take(count).cloned().collect();
-        if !entries.is_empty() {
-            self.outputs.push_back(Output::Apply(Apply::Entries(entries)));
+        let pieces: Vec<Entries> = self.log.pieces(first.max(tail_first), last).collect();
+        if !pieces.is_empty() {
+            self.outputs.push_back(Output::Apply(Apply::Entries(pieces)));
         }
         self.handed_out = last;
     }
@@ -392,13 +393,15 @@ impl Raft {
     }
 
     /// Takes entries into the log, in place of whatever is there from the first of them on.
-    fn append(&mut self, entries: Vec<Entry>) {
-        let Some(first) = entries.first() else { return };
-        assert!(first.index() > self.committed, "what is committed is never replaced");
+    fn append(&mut self, entries: Entries) {
+        let Some((first, last)) = entries.first().zip(entries.last()).map(|(a, b)| (a.index(), b.index())) else {
+            return;
+        };
+        assert!(first > self.committed, "what is committed is never replaced");
         self.stamp_ms = entries.iter().map(Entry::stamp_ms).fold(self.stamp_ms, u64::max);
-        self.log.append(&entries);
         let may_differ = self.configurations.append(&entries);
-        self.writes.append(entries);
+        self.writes.append(first, last);
+        self.log.append(entries);
         if may_differ {
             self.configuration_changed();
         }

@@ -239,7 +239,8 @@ mod tests {
     /// Terms 1 1 1 2 2 2 3 3 3, a leader's log.
     fn log() -> Log {
         let mut log = Log::new(EntryId::ZERO, Vec::new(), Index::ZERO);
-        log.append(&[entries(1, 1..=3), entries(2, 4..=6), entries(3, 7..=9)].concat());
+        log.append([entries(1, 1..=3), entries(2, 4..=6), entries(3, 7..=9)].concat().into());
+        log.take_unwritten();
         log
     }
 

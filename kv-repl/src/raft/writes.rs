@@ -13,14 +13,12 @@
 //! nothing about the new one.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::time::Duration;
 
 use super::io::{Durable, Write};
-use crate::types::{Entry, EntryId, HardState, Index};
+use crate::types::{Entries, EntryId, HardState, Index};
 
 pub(super) struct Writes {
-    entries: Vec<Entry>,
     hard_state: Option<HardState>,
     reset: Option<EntryId>,
     /// Index of the last entry, gathered ones included.
@@ -28,8 +26,8 @@ pub(super) struct Writes {
     /// Number that the next write will have, and those that have left.
     next: u64,
     in_flight: VecDeque<InFlight>,
-    /// Bytes of entries gathered and in flight.
-    waiting_bytes: usize,
+    /// Bytes of the entries in flight.
+    in_flight_bytes: usize,
     /// All writes up to this number are durable, and with them the log up to `durable`.
     durable_sequence: u64,
     durable: Index,
@@ -46,21 +44,16 @@ struct InFlight {
     since: Duration,
 }
 
-fn bytes_of(entries: &[Entry]) -> usize {
-    entries.iter().map(|entry| entry.frame().len()).sum()
-}
-
 impl Writes {
     /// Everything up to `last` is durable.
     pub(super) fn new(last: Index) -> Writes {
         Writes {
-            entries: Vec::new(),
             hard_state: None,
             reset: None,
             last,
             next: 1,
             in_flight: VecDeque::new(),
-            waiting_bytes: 0,
+            in_flight_bytes: 0,
             durable_sequence: 0,
             durable: last,
             hard_state_sequence: 0,
@@ -68,22 +61,10 @@ impl Writes {
         }
     }
 
-    /// Consecutive entries that replace the log from the first of them on.
-    pub(super) fn append(&mut self, entries: Vec<Entry>) {
-        let Some((first, last)) = entries.first().zip(entries.last()).map(|(a, b)| (a.index(), b.index())) else {
-            return;
-        };
-        let kept = self.entries.partition_point(|entry| entry.index() < first);
-        self.waiting_bytes -= bytes_of(&self.entries[kept..]);
-        self.entries.truncate(kept);
+    /// The log takes the entries from `first` to `last`, in place of whatever is in it from `first` on.
+    pub(super) fn append(&mut self, first: Index, last: Index) {
         self.cut(first.prev());
         self.last = last;
-        self.waiting_bytes += bytes_of(&entries);
-        if self.entries.is_empty() {
-            self.entries = entries;
-        } else {
-            self.entries.extend(entries);
-        }
     }
 
     /// Term or vote have changed.
@@ -95,8 +76,6 @@ impl Writes {
     /// The log starts again after `base`, which a durable checkpoint ends with. What was durable up to there still is,
     /// in the checkpoint; earlier writes make nothing more of it durable.
     pub(super) fn reset(&mut self, base: EntryId) {
-        self.waiting_bytes -= bytes_of(&self.entries);
-        self.entries.clear();
         self.reset = Some(base);
         self.reset_sequence = self.next;
         self.durable = self.durable.min(base.index);
@@ -111,21 +90,17 @@ impl Writes {
         self.durable = self.durable.min(upto);
     }
 
-    /// What has gathered, if anything. It leaves now.
-    pub(super) fn take(&mut self, now: Duration) -> Option<Write> {
-        if self.entries.is_empty() && self.hard_state.is_none() && self.reset.is_none() {
+    /// What has gathered, if anything: with the entries that the log has taken and nobody has written. It leaves now.
+    pub(super) fn take(&mut self, now: Duration, entries: Entries) -> Option<Write> {
+        if entries.is_empty() && self.hard_state.is_none() && self.reset.is_none() {
             return None;
         }
         let sequence = self.next;
         self.next += 1;
-        let bytes = bytes_of(&self.entries);
+        let bytes = entries.bytes();
+        self.in_flight_bytes += bytes;
         self.in_flight.push_back(InFlight { sequence, last: self.last, bytes, since: now });
-        Some(Write {
-            entries: mem::take(&mut self.entries),
-            hard_state: self.hard_state.take(),
-            reset: self.reset.take(),
-            sequence,
-        })
+        Some(Write { entries, hard_state: self.hard_state.take(), reset: self.reset.take(), sequence })
     }
 
     /// A sync has covered `done` and all before it.
@@ -138,13 +113,13 @@ impl Writes {
         while let Some(write) = self.in_flight.pop_front_if(|write| write.sequence <= done.sequence) {
             self.durable_sequence = write.sequence;
             self.durable = self.durable.max(write.last);
-            self.waiting_bytes -= write.bytes;
+            self.in_flight_bytes -= write.bytes;
         }
     }
 
-    /// Bytes of entries that are not durable. They are in memory, here and on their way to the disk.
-    pub(super) fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes
+    /// Bytes of entries that have left and are not durable.
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
     }
 
     /// When the oldest write left that is not durable yet.
@@ -171,58 +146,86 @@ impl Writes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::log::Log;
     use crate::raft::tests::{entries, id};
-    use crate::types::Term;
+    use crate::types::{Entry, Term};
     use proptest::prelude::*;
+
+    /// A log and its writes, as the core holds them.
+    struct Both {
+        log: Log,
+        writes: Writes,
+    }
+
+    impl Both {
+        fn new() -> Both {
+            Both { log: Log::new(EntryId::ZERO, Vec::new(), Index::ZERO), writes: Writes::new(Index::ZERO) }
+        }
+
+        fn append(&mut self, entries: Vec<Entry>) {
+            self.writes.append(entries[0].index(), entries[entries.len() - 1].index());
+            self.log.append(entries.into());
+            self.log.check();
+        }
+
+        fn take(&mut self) -> Option<Write> {
+            self.writes.take(Duration::ZERO, self.log.take_unwritten())
+        }
+
+        fn waiting_bytes(&self) -> usize {
+            self.writes.in_flight_bytes() + self.log.unwritten_bytes()
+        }
+    }
 
     #[test]
     fn changes_between_two_outputs_are_one_write() {
-        let mut writes = Writes::new(Index::ZERO);
-        writes.append(entries(1, 1..=2));
-        writes.append(entries(1, 3..=3));
-        writes.set_hard_state(HardState { term: Term::new(1), voted_for: None });
-        let write = writes.take(Duration::ZERO).unwrap();
+        let mut both = Both::new();
+        both.append(entries(1, 1..=2));
+        both.append(entries(1, 3..=3));
+        both.writes.set_hard_state(HardState { term: Term::new(1), voted_for: None });
+        let write = both.take().unwrap();
         assert_eq!(write.entries.len(), 3);
         assert!(write.hard_state.is_some());
-        assert!(writes.take(Duration::ZERO).is_none());
-        assert!(!writes.is_hard_state_durable());
-        writes.complete(&write.into_durable());
-        assert!(writes.is_hard_state_durable());
-        assert_eq!(writes.durable(), Index::new(3));
+        assert!(both.take().is_none());
+        assert!(!both.writes.is_hard_state_durable());
+        both.writes.complete(&write.into_durable());
+        assert!(both.writes.is_hard_state_durable());
+        assert_eq!(both.writes.durable(), Index::new(3));
     }
 
     #[test]
     fn the_sync_of_a_replaced_entry_says_nothing_about_the_new_one() {
-        let mut writes = Writes::new(Index::ZERO);
-        writes.append(entries(1, 1..=5));
-        let old = writes.take(Duration::ZERO).unwrap();
-        writes.append(entries(2, 3..=4));
-        let new = writes.take(Duration::ZERO).unwrap();
-        writes.complete(&old.into_durable());
-        assert_eq!(writes.durable(), Index::new(2));
-        writes.complete(&new.into_durable());
-        assert_eq!(writes.durable(), Index::new(4));
+        let mut both = Both::new();
+        both.append(entries(1, 1..=5));
+        let old = both.take().unwrap();
+        both.append(entries(2, 3..=4));
+        let new = both.take().unwrap();
+        both.writes.complete(&old.into_durable());
+        assert_eq!(both.writes.durable(), Index::new(2));
+        both.writes.complete(&new.into_durable());
+        assert_eq!(both.writes.durable(), Index::new(4));
     }
 
     #[test]
     fn a_reset_drops_what_has_not_been_written() {
-        let mut writes = Writes::new(Index::ZERO);
-        writes.append(entries(1, 1..=5));
-        writes.reset(id(2, 9));
-        writes.append(entries(2, 10..=10));
-        assert_eq!(writes.waiting_bytes(), bytes_of(&entries(2, 10..=10)));
-        let write = writes.take(Duration::ZERO).unwrap();
+        let mut both = Both::new();
+        both.append(entries(1, 1..=5));
+        both.log.reset(id(2, 9));
+        both.writes.reset(id(2, 9));
+        both.append(entries(2, 10..=10));
+        assert_eq!(both.waiting_bytes(), Entries::from(entries(2, 10..=10)).bytes());
+        let write = both.take().unwrap();
         assert_eq!((write.reset, write.entries.len()), (Some(id(2, 9)), 1));
-        assert!(!writes.is_reset_durable());
-        writes.complete(&write.into_durable());
-        assert_eq!(writes.durable(), Index::new(10));
+        assert!(!both.writes.is_reset_durable());
+        both.writes.complete(&write.into_durable());
+        assert_eq!(both.writes.durable(), Index::new(10));
     }
 
     proptest! {
         /// The twin keeps a live and a durable log, and compares: durable is the common prefix or less.
         #[test]
         fn never_claims_more_than_the_disk_holds(steps in proptest::collection::vec((0u8..4, 1u64..8, 1u64..4), 1..60)) {
-            let mut writes = Writes::new(Index::ZERO);
+            let mut both = Both::new();
             let (mut live, mut disk): (Vec<Entry>, Vec<Entry>) = (Vec::new(), Vec::new());
             let mut queue: VecDeque<Write> = VecDeque::new();
             for (term, (choice, at, count)) in (1..).zip(steps) {
@@ -232,26 +235,35 @@ mod tests {
                         live.truncate(first as usize - 1);
                         let new = entries(term, first..=first + count - 1);
                         live.extend(new.iter().cloned());
-                        writes.append(new);
+                        both.append(new);
                     }
-                    2 => queue.extend(writes.take(Duration::ZERO)),
+                    2 => queue.extend(both.take()),
                     _ => {
                         if let Some(write) = queue.pop_front() {
-                            if let Some(first) = write.entries.first() {
-                                disk.truncate(first.index().get() as usize - 1);
-                                disk.extend(write.entries.iter().cloned());
-                            }
-                            writes.complete(&write.into_durable());
+                            write_out(&mut disk, &write);
+                            both.writes.complete(&write.into_durable());
                         }
                     }
                 }
                 let common = live.iter().zip(&disk).take_while(|(a, b)| a == b).count() as u64;
-                prop_assert!(writes.durable().get() <= common);
+                prop_assert!(both.writes.durable().get() <= common);
             }
-            queue.extend(writes.take(Duration::ZERO));
-            queue.drain(..).for_each(|write| writes.complete(&write.into_durable()));
-            prop_assert_eq!(writes.durable().get(), live.len() as u64);
-            prop_assert_eq!((writes.waiting_bytes(), writes.oldest_since()), (0, None));
+            queue.extend(both.take());
+            for write in queue {
+                write_out(&mut disk, &write);
+                both.writes.complete(&write.into_durable());
+            }
+            prop_assert_eq!(&disk, &live);
+            prop_assert_eq!(both.writes.durable().get(), live.len() as u64);
+            prop_assert_eq!((both.waiting_bytes(), both.writes.oldest_since()), (0, None));
         }
+    }
+
+    fn write_out(disk: &mut Vec<Entry>, write: &Write) {
+        let Some(first) = write.entries.first() else { return };
+        let kept = first.index().get() as usize - 1;
+        assert!(kept <= disk.len(), "writes leave no gap");
+        disk.truncate(kept);
+        disk.extend(write.entries.iter().cloned());
     }
 }

@@ -6,7 +6,7 @@ use super::sim::{Sim, member};
 use crate::message::{AppendResult, FetchEntries, FetchEntriesReply, FetchResult, InstallSnapshot, Message};
 use crate::raft::tests::{entries, index};
 use crate::raft::{Boot, LogRead, LogReadResult, Lost, Options, Output, Raft, Role, SnapshotProgress};
-use crate::types::{Configuration, Entry, HardState, Index, Term};
+use crate::types::{Configuration, Entries, Entry, HardState, Index, Term};
 
 use std::time::Duration;
 
@@ -31,7 +31,11 @@ fn question(messages: &[Message]) -> Option<FetchEntries> {
     })
 }
 
-fn answer(raft: &mut Raft, from: usize, token: u64, result: FetchResult) -> Vec<Entry> {
+fn found(entries: Vec<Entry>) -> FetchResult {
+    FetchResult::Entries(entries.into())
+}
+
+fn answer(raft: &mut Raft, from: usize, token: u64, result: FetchResult) -> Entries {
     let reply = FetchEntriesReply { term: raft.term(), token, result };
     raft.handle_message(SECOND, member(from), Message::FetchEntriesReply(reply));
     let mut repairs = std::iter::from_fn(|| raft.poll_output()).filter_map(|output| match output {
@@ -75,22 +79,22 @@ fn what_is_lost_is_asked_for_until_somebody_has_it_and_taken_only_if_it_can_be_i
         raft.handle_timeout(now);
         let token = question(&outputs(&mut raft, now).0).expect("it asks again").token;
         (1..3).for_each(|from| {
-            assert!(answer(&mut raft, from, token, FetchResult::Entries(entries.clone())).is_empty(), "{entries:?}");
+            assert!(answer(&mut raft, from, token, found(entries.clone())).is_empty(), "{entries:?}");
         });
     }
     now += SECOND * 2;
     raft.handle_timeout(now);
     let token = question(&outputs(&mut raft, now).0).expect("it asks again").token;
-    assert!(answer(&mut raft, 1, token - 1, FetchResult::Entries(entries(1, 4..=6))).is_empty(), "an old answer");
-    let repairs = (1..3).map(|from| answer(&mut raft, from, token, FetchResult::Entries(entries(1, 4..=5))));
-    let repair: Vec<Entry> = repairs.flatten().collect();
+    assert!(answer(&mut raft, 1, token - 1, found(entries(1, 4..=6))).is_empty(), "an old answer");
+    let repairs = (1..3).map(|from| answer(&mut raft, from, token, found(entries(1, 4..=5))));
+    let repair: Vec<Entry> = repairs.flat_map(|repair| repair.to_vec()).collect();
     assert_eq!(repair, entries(1, 4..=5), "a part is taken too, once");
     raft.handle_repaired(now, &repair);
     let asked = question(&outputs(&mut raft, now).0).expect("it asks for the rest");
     assert_eq!(asked.first, index(6));
     assert!(raft.is_damaged());
-    let repairs = (1..3).map(|from| answer(&mut raft, from, asked.token, FetchResult::Entries(entries(1, 6..=6))));
-    let repair: Vec<Entry> = repairs.flatten().collect();
+    let repairs = (1..3).map(|from| answer(&mut raft, from, asked.token, found(entries(1, 6..=6))));
+    let repair: Vec<Entry> = repairs.flat_map(|repair| repair.to_vec()).collect();
     raft.handle_repaired(now, &repair);
     assert!(!raft.is_damaged());
     raft.handle_message(now, member(1), append(1, id(1, 9), 0, 10..=12));
@@ -138,7 +142,7 @@ fn what_the_disk_holds_is_compared_with_what_the_core_knows() {
         });
         let asked = asked.expect("it is not in memory");
         assert_eq!((asked.from, asked.peer), (index(5), member(2)));
-        let read = LogRead { peer: asked.peer, token: asked.token, result: LogReadResult::Entries(found) };
+        let read = LogRead { peer: asked.peer, token: asked.token, result: LogReadResult::Entries(found.into()) };
         raft.handle_log_read(SECOND, read);
         let reply = std::iter::from_fn(|| raft.poll_output()).find_map(|output| match output {
             Output::Send { message: Message::FetchEntriesReply(reply), .. } => Some(reply.result),
@@ -147,9 +151,9 @@ fn what_the_disk_holds_is_compared_with_what_the_core_knows() {
         reply.expect("it answers")
     };
     let old = [entries(1, 5..=9), entries(2, 10..=20)].concat();
-    assert_eq!(read(old), FetchResult::Entries(entries(1, 5..=9)), "the overwriting is not durable yet");
+    assert_eq!(read(old), found(entries(1, 5..=9)), "the overwriting is not durable yet");
     let new = [entries(1, 5..=9), entries(3, 10..=20)].concat();
-    assert_eq!(read(new), FetchResult::Entries([entries(1, 5..=9), entries(3, 10..=15)].concat()));
+    assert_eq!(read(new), found([entries(1, 5..=9), entries(3, 10..=15)].concat()));
     assert_eq!(read(entries(2, 5..=9)), FetchResult::Damaged, "nothing of it is in this log");
 }
 
@@ -166,12 +170,12 @@ fn what_cannot_follow_the_entry_before_the_loss_is_not_taken() {
     let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
     (1..3).for_each(|peer| raft.handle_connected(SECOND, member(peer), peer as u64));
     let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
-    assert!(answer(&mut raft, 1, asked.token, FetchResult::Entries(entries(1, 4..=6))).is_empty());
-    let repair = answer(&mut raft, 1, asked.token, FetchResult::Entries(entries(3, 4..=4)));
+    assert!(answer(&mut raft, 1, asked.token, found(entries(1, 4..=6))).is_empty());
+    let repair = answer(&mut raft, 1, asked.token, found(entries(3, 4..=4)));
     raft.handle_repaired(SECOND, &repair);
     let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks for the rest");
-    assert!(answer(&mut raft, 1, asked.token, FetchResult::Entries(entries(2, 5..=6))).is_empty(), "nor after a part");
-    let repair = answer(&mut raft, 2, asked.token, FetchResult::Entries(entries(3, 5..=6)));
+    assert!(answer(&mut raft, 1, asked.token, found(entries(2, 5..=6))).is_empty(), "nor after a part");
+    let repair = answer(&mut raft, 2, asked.token, found(entries(3, 5..=6)));
     raft.handle_repaired(SECOND, &repair);
     assert!(!raft.is_damaged());
 }
@@ -183,7 +187,7 @@ fn a_checkpoint_may_come_while_a_repair_is_being_written() {
         let mut raft = damaged();
         raft.handle_message(SECOND, member(2), heartbeat(2, id(1, 9), 0));
         let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
-        let repair = answer(&mut raft, 1, asked.token, FetchResult::Entries(entries(1, 4..=5)));
+        let repair = answer(&mut raft, 1, asked.token, found(entries(1, 4..=5)));
         assert_eq!(repair.len(), 2);
         let last = id(1, upto);
         let data = bytes::Bytes::from_static(b"whole");
@@ -202,7 +206,7 @@ fn a_checkpoint_may_come_while_a_repair_is_being_written() {
         if let Some(first) = still_lost {
             let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks for the rest");
             assert_eq!((asked.first, asked.next), (index(first), id(1, 7)));
-            let repair = answer(&mut raft, 1, asked.token, FetchResult::Entries(entries(1, first..=6)));
+            let repair = answer(&mut raft, 1, asked.token, found(entries(1, first..=6)));
             raft.handle_repaired(SECOND, &repair);
         }
         raft.handle_message(SECOND, member(2), append(2, id(1, 9), 9, 10..=10));
@@ -219,13 +223,10 @@ fn an_answer_may_come_late_and_from_anyone_who_was_asked() {
     raft.handle_timeout(SECOND * 10);
     let second = question(&outputs(&mut raft, SECOND * 10).0).expect("it asks again");
     assert_eq!(first, second);
-    let repair = answer(&mut raft, 1, first.token, FetchResult::Entries(entries(1, 4..=5)));
+    let repair = answer(&mut raft, 1, first.token, found(entries(1, 4..=5)));
     raft.handle_repaired(SECOND, &repair);
     let third = question(&outputs(&mut raft, SECOND * 10).0).expect("it asks for the rest");
-    assert!(
-        answer(&mut raft, 2, first.token, FetchResult::Entries(entries(1, 6..=6))).is_empty(),
-        "of another question"
-    );
+    assert!(answer(&mut raft, 2, first.token, found(entries(1, 6..=6))).is_empty(), "of another question");
     assert_ne!(third.token, first.token);
 }
 

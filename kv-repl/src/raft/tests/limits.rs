@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::id;
+use super::lone::{append, follower};
 use super::sim::{Sim, member};
 use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshot, InstallSnapshotReply, Message, Proposal,
     ReadIndex, ReadIndexReply, SnapshotResult, TimeoutNow, VoteReply, VoteRequest,
 };
 use crate::raft::{Boot, Options, Output, ProposeError, Raft, SnapshotProgress};
-use crate::types::{Configuration, EntryId, HardState, Index, Term, kind};
+use crate::types::{Configuration, Entries, EntryId, HardState, Index, Term, kind};
 
 const LATER: Duration = Duration::from_secs(3);
 
@@ -52,7 +53,7 @@ fn a_term_that_no_cluster_reaches_is_not_believed() {
     for term in [Term::new(u64::MAX), Term::new(u64::MAX - 1), Term::new(1 << 40)] {
         let vote = VoteRequest { term, last, is_ordered: false };
         let no = VoteReply { term, granted: false };
-        let (prev, committed, entries) = (EntryId::ZERO, Index::ZERO, Vec::new());
+        let (prev, committed, entries) = (EntryId::ZERO, Index::ZERO, Entries::default());
         let messages = [
             Message::PreVote(vote),
             Message::PreVoteReply(no),
@@ -166,4 +167,21 @@ fn a_checkpoint_that_a_follower_refuses_is_doubted() {
     raft.handle_message(LATER, member(1), Message::InstallSnapshotReply(reply));
     let mut outputs = std::iter::from_fn(|| raft.poll_output());
     assert!(outputs.any(|output| matches!(output, Output::VerifySnapshot { last } if last == id(1, 5))));
+}
+
+/// The checkpoint has them, but the disk would be given what comes after a gap.
+#[test]
+fn entries_that_are_still_to_be_written_are_not_forgotten() {
+    let mut raft = follower(0);
+    raft.handle_message(LATER, member(1), append(1, EntryId::ZERO, 0, 1..=9));
+    let configuration = Configuration::new((0..3).map(member).collect());
+    let received = SnapshotProgress::Received { last: id(1, 7), stamp_ms: 0, configuration };
+    raft.handle_snapshot(LATER, member(1), received);
+    assert!(!raft.handle_truncated(id(1, 7)));
+    let written = std::iter::from_fn(|| raft.poll_output()).find_map(|output| match output {
+        Output::Write(write) => Some(write.entries),
+        _ => None,
+    });
+    assert_eq!(written.map(|entries| entries.len()), Some(9));
+    assert!(raft.handle_truncated(id(1, 7)));
 }

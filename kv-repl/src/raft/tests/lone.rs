@@ -6,7 +6,7 @@ use super::sim::member;
 use super::{entries, id, index};
 use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Message, VoteReply, VoteRequest};
 use crate::raft::{Boot, Options, Output, Raft, Role};
-use crate::types::{Configuration, EntryId, HardState, Term};
+use crate::types::{Configuration, Entries, EntryId, HardState, Term};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -47,14 +47,14 @@ pub(super) fn outputs(raft: &mut Raft, now: Duration) -> (Vec<Message>, Vec<Mess
 }
 
 pub(super) fn append(term: u64, prev: EntryId, committed: u64, new: std::ops::RangeInclusive<u64>) -> Message {
-    let (term, entries) = (Term::new(term), entries(term, new));
+    let (term, entries) = (Term::new(term), entries(term, new).into());
     Message::AppendEntries(AppendEntries { term, prev, committed: index(committed), round: 1, connection: 1, entries })
 }
 
 /// AppendEntries without any.
 pub(super) fn heartbeat(term: u64, prev: EntryId, committed: u64) -> Message {
     let mut message = append(term, prev, committed, 1..=1);
-    message.entries_mut().expect("it has some").clear();
+    *message.entries_mut().expect("it has some") = Entries::default();
     message
 }
 

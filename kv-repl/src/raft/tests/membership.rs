@@ -23,7 +23,7 @@ fn configuring(prev: u64, configuration: &Configuration) -> Message {
         committed: Index::ZERO,
         round: 1,
         connection: 1,
-        entries: vec![entry],
+        entries: vec![entry].into(),
     })
 }
 
@@ -85,7 +85,8 @@ fn a_configuration_that_cannot_be_read_is_not_taken() {
     let mut raft = follower(3);
     let mut message = configuring(3, &of(&[0, 1, 2]));
     if let Message::AppendEntries(append) = &mut message {
-        append.entries = vec![Entry::encode(&mut BytesMut::new(), id(2, 4), 0, kind::CONFIGURATION, b"nonsense")];
+        let nonsense = Entry::encode(&mut BytesMut::new(), id(2, 4), 0, kind::CONFIGURATION, b"nonsense");
+        append.entries = vec![nonsense].into();
     }
     raft.handle_message(SECOND, member(1), message);
     assert_eq!(raft.last(), id(1, 3));

@@ -17,18 +17,18 @@ use bytes::BytesMut;
 
 use crate::types::{Entry, EntryId, Index, Term, kind};
 
-pub(super) fn index(index: u64) -> Index {
+pub(crate) fn index(index: u64) -> Index {
     Index::new(index)
 }
 
-pub(super) fn id(term: u64, at: u64) -> EntryId {
+pub(crate) fn id(term: u64, at: u64) -> EntryId {
     EntryId::new(Term::new(term), index(at))
 }
 
-pub(super) fn entry(term: u64, at: u64) -> Entry {
+pub(crate) fn entry(term: u64, at: u64) -> Entry {
     Entry::encode(&mut BytesMut::new(), id(term, at), 0, kind::COMMAND, b"payload")
 }
 
-pub(super) fn entries(term: u64, range: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
+pub(crate) fn entries(term: u64, range: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
     range.map(|at| entry(term, at)).collect()
 }

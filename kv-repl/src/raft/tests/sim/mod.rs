@@ -12,7 +12,7 @@ use bytes::Bytes;
 use self::disk::{Disk, MaxByIndex, holds_id};
 use crate::message::{InstallSnapshot, Message, Proposal};
 use crate::raft::{Apply, LogRead, LogReadResult, Options, Output, Raft, Role, SendSnapshot, SnapshotProgress, Write};
-use crate::types::{Configuration, Entry, Incarnation, Index, Member, NodeId, Term, kind};
+use crate::types::{Configuration, Entries, Entry, Incarnation, Index, Member, NodeId, Term, kind};
 
 pub(crate) const STEP: Duration = Duration::from_millis(5);
 
@@ -25,7 +25,7 @@ pub(crate) struct Node {
     /// Its disk takes writes, and no sync returns.
     pub(crate) hangs: bool,
     /// What is to be put in the place of lost entries with the next sync.
-    repair: Vec<Entry>,
+    repair: Entries,
     /// The core has said that this disk is to be replaced.
     is_hopeless: bool,
     pub(crate) applied: Vec<Entry>,
@@ -112,7 +112,7 @@ impl Sim {
             disk: Disk::default(),
             queue: VecDeque::new(),
             hangs: false,
-            repair: Vec::new(),
+            repair: Entries::default(),
             is_hopeless: false,
             is_wrong: false,
             disagreed: 0,
@@ -195,7 +195,7 @@ impl Sim {
         let victim = &mut self.nodes[node];
         let me = victim.me;
         victim.raft = None;
-        victim.repair.clear();
+        victim.repair = Entries::default();
         for write in victim.queue.drain(..).take(survive) {
             victim.disk.write(&write);
         }
@@ -417,7 +417,9 @@ impl Sim {
         match output {
             Output::Send { to, message } => self.send(node, to, message),
             Output::Write(write) => self.nodes[node].queue.push_back(write),
-            Output::Apply(Apply::Entries(entries)) => entries.into_iter().for_each(|entry| self.apply(node, entry)),
+            Output::Apply(Apply::Entries(pieces)) => {
+                pieces.iter().flatten().for_each(|entry| self.apply(node, entry.clone()));
+            }
             Output::Apply(Apply::Stored { first, last }) => {
                 let disk = &self.nodes[node].disk;
                 let skip = first.since(disk.base.index.next()) as usize;
@@ -435,7 +437,7 @@ impl Sim {
                     let fits = bytes == entry.frame().len() || bytes <= request.bytes_max;
                     fits && !disk.lost.contains(&entry.index())
                 };
-                let entries: Vec<Entry> = stored.iter().take_while(is_read).cloned().collect();
+                let entries: Entries = stored.iter().take_while(is_read).cloned().collect();
                 let gone = entries.is_empty();
                 let result = if gone { LogReadResult::Gone } else { LogReadResult::Entries(entries) };
                 let now = self.now;
