@@ -5,7 +5,8 @@
 //! behind learns it, or a cluster whose terms have drifted apart would never elect anyone (openraft #1796).
 //!
 //! A vote is a promise, so it must outlast a crash: a candidate counts its own, and a voter gives its, only when it is
-//! durable. Then no node votes twice in a term, two majorities of a term share a voter, and a term has one leader.
+//! durable. Then no node votes twice in a term, two majorities of a term share a voter, and a term has one leader. A node
+//! begins no new term while the disk still has its last vote: on a slow disk no election would ever come to its end.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +53,9 @@ impl Raft {
                 candidate.granted.insert(from);
                 self.count_pre_votes();
             }
-            _ if !reply.granted && reply.term > self.hard_state.term => self.follow(reply.term, None),
+            State::PreCandidate(_) if !reply.granted && reply.term > self.hard_state.term => {
+                self.follow(reply.term, None);
+            }
             _ => {}
         }
     }
@@ -80,18 +83,21 @@ impl Raft {
         if self.writes.is_hard_state_durable() && candidate.granted.insert(self.me) {
             let is_ordered = candidate.is_ordered;
             let request = VoteRequest { term: self.hard_state.term, last: self.log.last(), is_ordered };
+            self.reset_election_timer();
             self.send_to_voters(&Message::RequestVote(request));
             self.count_votes();
         }
     }
 
     /// Votes for the first candidate of a term whose log is not behind this node's own (section 5.4.1). While it hears a
-    /// leader, only if that has told the candidate to stand (thesis, sections 4.2.3 and 6.4.1).
+    /// leader, only if that has told the candidate to stand (thesis, sections 4.2.3 and 6.4.1): a leader of an earlier term
+    /// too, whose lease may still run. What it has promised before, it may say again.
     pub(super) fn handle_request_vote(&mut self, from: Member, request: VoteRequest) {
+        let is_given = request.term == self.hard_state.term && self.hard_state.voted_for == Some(from);
+        if !request.is_ordered && !is_given && self.hears_a_leader() {
+            return self.refuse_vote(from);
+        }
         if request.term > self.hard_state.term {
-            if !request.is_ordered && self.hears_a_leader() {
-                return self.refuse_vote(from);
-            }
             self.follow(request.term, None);
         }
         let is_free = self.hard_state.voted_for.is_none_or(|voted_for| voted_for == from);
@@ -118,13 +124,10 @@ impl Raft {
     }
 
     pub(super) fn handle_request_vote_reply(&mut self, from: Member, reply: VoteReply) {
+        let State::Candidate(candidate) = &mut self.state else { return };
         if reply.term > self.hard_state.term {
-            return self.follow(reply.term, None);
-        }
-        if let State::Candidate(candidate) = &mut self.state
-            && reply.granted
-            && reply.term == self.hard_state.term
-        {
+            self.follow(reply.term, None);
+        } else if reply.granted && reply.term == self.hard_state.term {
             candidate.granted.insert(from);
             self.count_votes();
         }

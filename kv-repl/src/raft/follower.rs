@@ -152,6 +152,8 @@ impl Raft {
         let durable = self.durable_match();
         let State::Follower(follower) = &mut self.state else { return };
         if let Some(candidate) = follower.vote_due.take() {
+            // From now on the candidate has its time.
+            self.reset_election_timer();
             self.send(candidate, Message::RequestVoteReply(VoteReply { term, granted: true }));
         }
         self.release_installed();

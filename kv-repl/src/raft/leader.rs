@@ -302,9 +302,8 @@ impl Raft {
     /// The peer that an answer is about, if this node leads in the answer's term and sent the question on the present
     /// connection. A later term ends the reign.
     fn replying_peer(&mut self, from: Member, term: Term, connection: u64) -> Option<(u64, &mut Peer, &Log)> {
-        if term > self.hard_state.term {
+        if term > self.hard_state.term && matches!(self.state, State::Leader(_)) {
             self.follow(term, None);
-            return None;
         }
         let State::Leader(leader) = &mut self.state else { return None };
         let peer = leader.peers.get_mut(&from)?;

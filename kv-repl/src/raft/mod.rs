@@ -215,7 +215,7 @@ impl Raft {
         self.see(now);
         match self.state {
             State::Leader(_) => self.handle_leader_timeout(),
-            _ if self.may_campaign() && self.now >= self.election_at => self.start_pre_vote(),
+            _ if self.election_deadline().is_some_and(|at| self.now >= at) => self.start_pre_vote(),
             _ => self.refuse_expired_reads(),
         }
     }
@@ -310,8 +310,9 @@ impl Raft {
         }
     }
 
+    /// When to ask whether this node would be elected. Not while its last vote is on its way to the disk.
     fn election_deadline(&self) -> Option<Duration> {
-        self.may_campaign().then_some(self.election_at)
+        (self.may_campaign() && self.writes.is_hard_state_durable()).then_some(self.election_at)
     }
 
     /// Decides what to write, send and apply, now that all inputs are in.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::lone::{SECOND, durable_at, elected_with, follower_with, granted, heartbeat, outputs};
 use super::sim::{Sim, member};
 use super::{id, index};
-use crate::message::{Message, VoteRequest};
+use crate::message::{Message, VoteReply, VoteRequest};
 use crate::raft::{Options, Raft};
 use crate::types::Term;
 
@@ -81,6 +81,37 @@ fn thesis_4_2_3_who_hears_a_leader_votes_only_for_whom_the_leader_has_told_to_st
     raft.handle_message(heard, member(1), heartbeat(1, id(1, 3), 0));
     outputs(&mut raft, heard);
     assert_eq!(votes(&mut raft, heard + MS * 500, vote(2, false)), [true], "it has been silent for long enough");
+}
+
+/// A leader of an earlier term may still answer from its lease, however this node has come to the later one.
+#[test]
+fn thesis_4_2_3_nor_does_it_in_a_term_that_it_has_reached_without_voting() {
+    let now = SECOND * 5;
+    let mut raft = follower_with(3, leased());
+    raft.handle_message(now, member(1), heartbeat(1, id(1, 3), 0));
+    outputs(&mut raft, now);
+    let behind = VoteRequest { term: Term::new(2), last: id(1, 2), is_ordered: true };
+    assert_eq!(votes(&mut raft, now, Message::RequestVote(behind)), [false]);
+    assert_eq!(raft.term(), Term::new(2));
+    assert_eq!(votes(&mut raft, now + MS, vote(2, false)), [false]);
+
+    let mut raft = follower_with(3, leased());
+    raft.handle_timeout(now);
+    raft.handle_message(now, member(1), heartbeat(1, id(1, 3), 0));
+    outputs(&mut raft, now);
+    let late = Message::PreVoteReply(VoteReply { term: Term::new(2), granted: false });
+    raft.handle_message(now, member(2), late);
+    assert_eq!(raft.leader(), Some(member(1).id), "it asks no more");
+    assert_eq!(votes(&mut raft, now + MS, vote(2, false)), [false]);
+}
+
+/// The answer may have been lost, and a promise stays one.
+#[test]
+fn a_vote_that_has_been_given_is_given_again() {
+    // It has just started, so it acts as if it had heard a leader.
+    let mut raft = follower_with(3, leased());
+    assert_eq!(votes(&mut raft, MS, vote(2, true)), [true]);
+    assert_eq!(votes(&mut raft, MS, vote(2, false)), [true]);
 }
 
 /// It may have heard a leader a moment before it went down.

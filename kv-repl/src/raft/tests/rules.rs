@@ -33,6 +33,41 @@ fn section_5_2_one_vote_a_term_first_come_first_served_and_only_when_durable() {
 }
 
 /// CCF #8094: stepping down within a term must not clear the vote.
+/// Or a cluster whose syncs take as long as the election timeout would never elect anyone.
+#[test]
+fn section_5_2_no_new_term_begins_while_the_last_vote_is_on_its_way_to_the_disk() {
+    let write = |raft: &mut Raft| {
+        let write = std::iter::from_fn(|| raft.poll_output()).find_map(|output| match output {
+            Output::Write(write) => Some(write.into_durable()),
+            _ => None,
+        });
+        write.expect("it has voted")
+    };
+    let (started, later) = (SECOND * 3, SECOND * 6);
+    let may_ask_at = later + Options::default().election_timeout_min;
+
+    let mut candidate = follower(5);
+    candidate.handle_timeout(started);
+    let yes = VoteReply { term: Term::new(2), granted: true };
+    candidate.handle_message(started, member(1), Message::PreVoteReply(yes));
+    let voted = write(&mut candidate);
+    assert_eq!(candidate.poll_timeout(), None);
+    candidate.handle_timeout(later);
+    candidate.handle_durable(later, voted);
+    let (asked, _) = outputs(&mut candidate, later);
+    assert!(matches!(asked[..], [Message::RequestVote(request), _] if request.term == Term::new(2)), "{asked:?}");
+    assert!(candidate.poll_timeout() >= Some(may_ask_at), "the others have their time");
+
+    let mut voter = follower(5);
+    voter.handle_message(started, member(1), vote(2, id(1, 5)));
+    let voted = write(&mut voter);
+    assert_eq!(voter.poll_timeout(), None);
+    voter.handle_timeout(later);
+    voter.handle_durable(later, voted);
+    assert_eq!(granted(&outputs(&mut voter, later).0), [true]);
+    assert!(voter.poll_timeout() >= Some(may_ask_at), "the candidate has its time");
+}
+
 #[test]
 fn section_5_2_a_leader_of_the_same_term_does_not_clear_the_vote() {
     let mut raft = follower(0);
