@@ -8,6 +8,8 @@ mod entries;
 pub mod message;
 mod quorum;
 pub mod raft;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod transport;
 pub mod types;
 
