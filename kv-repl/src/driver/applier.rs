@@ -210,7 +210,7 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
             }
             std::cmp::Ordering::Greater => {
                 self.session = None;
-                self.nonce = nonce.saturating_add(1);
+                self.nonce = later_nonce(self.nonce, nonce);
                 self.tell_core(Own::SessionReplaced { nonce: self.nonce });
             }
         }
@@ -276,11 +276,45 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
     }
 }
 
+/// A nonce after `seen`, of the process that has drawn `own`. What was drawn stays in it: another process that has seen the
+/// same, before this one on this disk, had another nonce and perhaps a session of it, which must not be taken for this
+/// one's.
+fn later_nonce(own: u64, seen: u64) -> u64 {
+    ((seen >> 32) + 1) << 32 | own & u64::from(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::replicated::session_payload;
     use crate::driver::testing::{Counter, Reset, entry, state_at};
-    use crate::types::kind;
+    use crate::types::{Entry, kind};
+
+    /// A disk that took the place of one on which the node had been started more often, and is started twice: the second
+    /// process finds the session of the first in the log, and must not go on with it.
+    #[test]
+    fn a_process_never_takes_the_session_of_one_before_it() {
+        let (node, seen) = (NodeId::new(1), 9 << 32 | 7);
+        let asked_with = |nonce: u64, entries: Vec<Entry>| {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let shared = Arc::new(Shared::new(state_at(3)));
+            let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
+            let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+            let mut applier = Applier::<Counter, _>::new(shared, Reset, checkpoints, core, (node, nonce), u64::MAX);
+            assert_eq!(applier.work(ApplyTask::Entries(vec![entries.into()])), Ok(()));
+            let events: Vec<Own> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+            assert!(!events.iter().any(|event| matches!(event, Own::SessionOpen(_))), "none of these is its own");
+            match events[..] {
+                [Own::SessionReplaced { nonce }] => nonce,
+                _ => panic!("it begins again, once"),
+            }
+        };
+        let session = |at, nonce| entry(at, kind::SESSION, &session_payload(node, nonce));
+        let first = asked_with(1 << 32 | 5, vec![session(4, seen)]);
+        assert!(first > seen);
+        let second = asked_with(2 << 32 | 6, vec![session(4, seen), session(5, first)]);
+        assert!(second > seen && second != first);
+    }
 
     #[test]
     fn what_a_received_checkpoint_overtakes_is_not_applied() {
