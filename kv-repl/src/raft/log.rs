@@ -313,7 +313,14 @@ impl Log {
         assert!(self.runs.is_sorted_by(|a, b| a.index < b.index && a.term < b.term), "runs have different terms");
         let ids = self.tail.iter().flat_map(|piece| &piece.entries).map(Entry::id);
         let expected = (self.tail_first().get()..).map(Index::new);
-        assert!(ids.zip(expected).all(|(id, index)| id.index == index && self.contains(id)), "the tail is of this log");
+        for (id, index) in ids.zip(expected) {
+            let is_of_this_log = id.index == index && self.contains(id);
+            assert!(
+                is_of_this_log,
+                "the tail is of this log: {id} at {index}, runs {:?}, last {}",
+                self.runs, self.last
+            );
+        }
         assert!(self.tail.back().is_none_or(|piece| piece.last == self.last), "the tail ends with the log");
         let is_true = |piece: &Piece| {
             let again = Piece::new(piece.entries.clone());
