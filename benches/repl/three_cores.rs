@@ -87,7 +87,8 @@ impl ThreeCores {
                 Output::Send { to, message } => self.flying.push_back((node, to.id.get() as usize - 1, message)),
                 Output::Write(write) => self.rafts[node].handle_durable(self.now, write.into_durable()),
                 Output::Apply(Apply::Entries(pieces)) => {
-                    self.applied += pieces.iter().flatten().filter(|entry| entry.kind() == kind::COMMAND).count() as u64;
+                    self.applied +=
+                        pieces.iter().flatten().filter(|entry| entry.kind() == kind::COMMAND).count() as u64;
                 }
                 Output::Role(_) => {}
                 other => panic!("nothing else is due: {other:?}"),
