@@ -8,7 +8,7 @@ mod entries;
 pub mod message;
 mod quorum;
 pub mod raft;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(feature = "testing")]
 pub mod testing;
 pub mod transport;
 pub mod types;

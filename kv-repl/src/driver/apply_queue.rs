@@ -27,7 +27,8 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// The core's end.
 pub(crate) struct ApplyQueue<S: StateMachine, R: LogReader> {
-    tasks: Sender<ApplyTask<S>>,
+    /// To the thread; without one everything is done here.
+    tasks: Option<Sender<ApplyTask<S>>>,
     common: Arc<Common<S, R>>,
 }
 
@@ -51,16 +52,18 @@ impl<S: StateMachine, R: LogReader> ApplyQueue<S, R> {
     /// Starts the thread. It ends when this is dropped.
     pub(crate) fn start(applier: Applier<S, R>, core: UnboundedSender<Own>) -> io::Result<(Self, JoinHandle<()>)> {
         let (tasks, receiver) = channel();
-        let common = Arc::new(Common {
-            applier: Mutex::new(Timed { applier, each: None }),
-            unfinished: AtomicUsize::new(0),
-            waiting_bytes: AtomicUsize::new(0),
-        });
+        let common = Arc::new(Common::new(applier));
         let thread = threads::spawn("apply", core, {
             let common = common.clone();
             move || common.run(&receiver)
         })?;
-        Ok((ApplyQueue { tasks, common }, thread))
+        Ok((ApplyQueue { tasks: Some(tasks), common }, thread))
+    }
+
+    /// Without a thread.
+    #[cfg(feature = "testing")]
+    pub(crate) fn without_thread(applier: Applier<S, R>) -> Self {
+        ApplyQueue { tasks: None, common: Arc::new(Common::new(applier)) }
     }
 
     /// Committed entries. Those up to `durable` can be read from the log as well.
@@ -68,6 +71,9 @@ impl<S: StateMachine, R: LogReader> ApplyQueue<S, R> {
         let first = pieces.first().and_then(|piece| piece.first()).map(Entry::index);
         let last = pieces.last().and_then(|piece| piece.last()).map(Entry::index);
         let Some((first, last)) = first.zip(last) else { return Ok(()) };
+        if self.tasks.is_none() {
+            return self.push(ApplyTask::Entries(pieces));
+        }
         if self.common.unfinished.load(Ordering::Acquire) == 0 {
             let mut timed = self.common.applier.lock();
             if timed.is_brief(count(&pieces)) {
@@ -76,23 +82,32 @@ impl<S: StateMachine, R: LogReader> ApplyQueue<S, R> {
         }
         let is_much = self.common.waiting_bytes.load(Ordering::Relaxed) > WAITING_BYTES_MAX;
         if is_much && last <= durable {
-            self.push(ApplyTask::Stored { first, last });
+            self.push(ApplyTask::Stored { first, last })
         } else {
             self.common.waiting_bytes.fetch_add(bytes(&pieces), Ordering::Relaxed);
-            self.push(ApplyTask::Entries(pieces));
+            self.push(ApplyTask::Entries(pieces))
         }
-        Ok(())
     }
 
-    /// Leaves a task to the thread.
-    pub(crate) fn push(&self, task: ApplyTask<S>) {
+    /// Leaves a task to the thread, if there is one.
+    pub(crate) fn push(&self, task: ApplyTask<S>) -> Result<(), String> {
+        let Some(tasks) = &self.tasks else { return self.common.applier.lock().work(task) };
         self.common.unfinished.fetch_add(1, Ordering::Relaxed);
         // A thread whose queue is closed has failed; its Own::Failed is on the way and ends the core's task.
-        let _ = self.tasks.send(task);
+        let _ = tasks.send(task);
+        Ok(())
     }
 }
 
 impl<S: StateMachine, R: LogReader> Common<S, R> {
+    fn new(applier: Applier<S, R>) -> Self {
+        Common {
+            applier: Mutex::new(Timed { applier, each: None }),
+            unfinished: AtomicUsize::new(0),
+            waiting_bytes: AtomicUsize::new(0),
+        }
+    }
+
     fn run(&self, tasks: &Receiver<ApplyTask<S>>) -> Result<(), String> {
         while let Ok(task) = tasks.recv() {
             let bytes = if let ApplyTask::Entries(pieces) = &task { bytes(pieces) } else { 0 };

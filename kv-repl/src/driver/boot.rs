@@ -13,9 +13,10 @@ use tracing::{info, warn};
 use super::checkpoints::Checkpoints;
 use super::config::{ReplicaConfig, StartError};
 use super::founding::FoundingRecord;
+use super::host::{Host, RealHost};
 use super::identity::NodeState;
 use super::replicated::Replicated;
-use super::traits::{BoxError, Log, LogDamage, LogReader, StateMachine};
+use super::traits::{Log, LogDamage, LogReader, StateMachine};
 use crate::raft::Lost;
 use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Index, Member, NodeId, Term, kind};
 
@@ -53,16 +54,18 @@ pub(super) async fn read_disk<S: StateMachine, L: Log>(
     known: Option<FoundingRecord>,
 ) -> Result<Boot<S, L>, StartError> {
     let config = config.clone();
-    let booted = tokio::task::spawn_blocking(move || boot(&config, log, known)).await;
+    let booted = tokio::task::spawn_blocking(move || boot(&config, log, known, &RealHost)).await;
     booted.map_err(|panic| StartError::Other(Box::new(panic)))?
 }
 
-fn boot<S: StateMachine, L: Log>(
+/// The same, on this thread.
+pub(super) fn boot<S: StateMachine, L: Log>(
     config: &ReplicaConfig,
     mut log: L,
     known: Option<FoundingRecord>,
+    host: &dyn Host,
 ) -> Result<Boot<S, L>, StartError> {
-    let mut node = node_state(config.id, &log)?;
+    let mut node = node_state(config.id, &log, host)?;
     let failed = |source| StartError::Checkpoints { path: config.dir.clone(), source };
     let checkpoints = Checkpoints::open(&config.dir).map_err(failed)?;
     let state: Replicated<S> = checkpoints.load_newest().map_err(failed)?.unwrap_or_else(Replicated::empty);
@@ -94,7 +97,7 @@ fn boot<S: StateMachine, L: Log>(
 }
 
 /// Who the node is. If its log is empty it gets a new incarnation, which is not stored yet.
-fn node_state<L: Log>(id: NodeId, log: &L) -> Result<NodeState, StartError> {
+fn node_state<L: Log>(id: NodeId, log: &L, host: &dyn Host) -> Result<NodeState, StartError> {
     if let Some(blob) = log.state() {
         let node = NodeState::decode(&blob).ok_or(StartError::State("unknown format"))?;
         if node.me.id != id {
@@ -105,7 +108,7 @@ fn node_state<L: Log>(id: NodeId, log: &L) -> Result<NodeState, StartError> {
     if log.reader().last() != log.reader().base() && log.damage().is_none() {
         return Err(StartError::State("there are entries but no node state"));
     }
-    let me = Member::new(id, Incarnation::new(draw_number()?));
+    let me = Member::new(id, Incarnation::new(host.draw()?));
     Ok(NodeState { me, hard_state: HardState::default(), starts: 0, is_given_up: false })
 }
 
@@ -251,12 +254,6 @@ pub(super) fn last_stamp_ms<R: LogReader>(reader: &R) -> Result<u64, StartError>
     Ok(reader.read(last..last.next(), 1)?.first().map_or(0, Entry::stamp_ms))
 }
 
-pub(super) fn draw_number() -> Result<u64, StartError> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| StartError::Other(BoxError::from(error.to_string())))?;
-    Ok(u64::from_le_bytes(bytes))
-}
-
 #[cfg(test)]
 #[cfg(feature = "file-log")]
 mod tests {
@@ -305,7 +302,7 @@ mod tests {
         let state = state_at(5);
         let checkpoints = Checkpoints::open(&config.dir).expect("opens");
         checkpoints.write::<Counter>(&0, &state.checkpoint_meta()).expect("written");
-        boot(&config, open(dir.path()), None).expect("it can be read")
+        boot(&config, open(dir.path()), None, &RealHost).expect("it can be read")
     }
 
     fn ready(boot: Boot<Counter, kv_wal::Log>) -> (EntryId, EntryId, Vec<Lost>) {

@@ -54,7 +54,7 @@ pub(crate) fn start<L: Log>(
         let mut log = log;
         return Ok((Box::new(move |task| work_here(&mut log, node, task)), None));
     }
-    let mut writer = Writer { log, node, core: core.clone(), queue: VecDeque::new(), is_full: false };
+    let mut writer = Writer::new(log, node, core.clone());
     let (sender, receiver) = channel();
     let thread = threads::spawn("log", core, move || writer.run(&receiver).map_err(|failure| failure.to_string()))?;
     // If the thread has failed, its Own::Failed is on the way and ends the core's task.
@@ -90,7 +90,8 @@ fn done(task: LogTask) -> Option<Own> {
     }
 }
 
-struct Writer<L> {
+/// Does what is asked of the log.
+pub(crate) struct Writer<L> {
     log: L,
     node: NodeState,
     core: UnboundedSender<Own>,
@@ -100,6 +101,22 @@ struct Writer<L> {
 }
 
 impl<L: Log> Writer<L> {
+    pub(crate) fn new(log: L, node: NodeState, core: UnboundedSender<Own>) -> Self {
+        Writer { log, node, core, queue: VecDeque::new(), is_full: false }
+    }
+
+    /// One more thing to do.
+    #[cfg(feature = "testing")]
+    pub(crate) fn push(&mut self, task: LogTask) {
+        self.queue.push_back(task);
+    }
+
+    /// Whether there is nothing to do.
+    #[cfg(feature = "testing")]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     fn run(&mut self, tasks: &Receiver<LogTask>) -> Result<(), LogError> {
         while gather(tasks, &mut self.queue, self.is_full) {
             self.work()?;
@@ -108,7 +125,7 @@ impl<L: Log> Writer<L> {
     }
 
     /// Does what is in the queue, and syncs once.
-    fn work(&mut self) -> Result<(), LogError> {
+    pub(crate) fn work(&mut self) -> Result<(), LogError> {
         let (written, stuck) = self.write()?;
         self.log.sync()?;
         if let Some(durable) = written.map(Write::into_durable) {

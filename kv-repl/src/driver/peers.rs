@@ -78,6 +78,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// A link to nowhere, and what is sent on it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn to(peer: NodeId) -> (Link, (NodeId, mpsc::Receiver<Frame>)) {
+        let (queue, frames) = mpsc::channel(QUEUE_FRAMES);
+        (Link { peer, queue }, (peer, frames))
+    }
+
     /// Queues a frame; false if the queue is full and the frame is lost.
     pub(crate) fn send(&self, message: Message) -> bool {
         self.queue.try_send(Frame::Message(message)).is_ok()

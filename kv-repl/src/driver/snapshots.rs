@@ -37,7 +37,8 @@ pub(crate) enum SnapshotTask {
     Piece { from: Member, piece: InstallSnapshot },
 }
 
-struct Mover<S: StateMachine> {
+/// Does what is asked.
+pub(crate) struct Mover<S: StateMachine> {
     checkpoints: Checkpoints,
     shared: Arc<Shared<S>>,
     received: Sender<Box<Replicated<S>>>,
@@ -57,22 +58,10 @@ pub(crate) fn spawn<S: StateMachine>(
     core: UnboundedSender<Own>,
 ) -> std::io::Result<(Sender<SnapshotTask>, JoinHandle<()>)> {
     let (sender, receiver): (_, Receiver<SnapshotTask>) = channel();
-    let mut mover = Mover {
-        checkpoints,
-        shared,
-        received,
-        core: core.clone(),
-        outgoing: BTreeMap::new(),
-        verified: None,
-        incoming: None,
-    };
+    let mut mover = Mover::new(checkpoints, shared, received, core.clone());
     let thread = threads::spawn("snapshot", core, move || {
         while let Ok(task) = receiver.recv() {
-            match task {
-                SnapshotTask::Send(request) => mover.send(&request),
-                SnapshotTask::Verify(last) => mover.verify(last),
-                SnapshotTask::Piece { from, piece } => mover.take(from, piece),
-            }
+            mover.work(task);
         }
         Ok(())
     })?;
@@ -80,6 +69,24 @@ pub(crate) fn spawn<S: StateMachine>(
 }
 
 impl<S: StateMachine> Mover<S> {
+    pub(crate) fn new(
+        checkpoints: Checkpoints,
+        shared: Arc<Shared<S>>,
+        received: Sender<Box<Replicated<S>>>,
+        core: UnboundedSender<Own>,
+    ) -> Self {
+        let outgoing = BTreeMap::new();
+        Mover { checkpoints, shared, received, core, outgoing, verified: None, incoming: None }
+    }
+
+    pub(crate) fn work(&mut self, task: SnapshotTask) {
+        match task {
+            SnapshotTask::Send(request) => self.send(&request),
+            SnapshotTask::Verify(last) => self.verify(last),
+            SnapshotTask::Piece { from, piece } => self.take(from, piece),
+        }
+    }
+
     fn send(&mut self, request: &SendSnapshot) {
         let piece = self.piece_for(request);
         match piece {

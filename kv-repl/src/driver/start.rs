@@ -19,10 +19,11 @@ use tracing::{error, info, warn};
 
 use super::applier::Applier;
 use super::apply_queue::ApplyQueue;
-use super::boot::{self, Boot, Booted, configurations_after, draw_number, last_stamp_ms};
+use super::boot::{self, Boot, Booted, configurations_after, last_stamp_ms};
 use super::checkpoints::Checkpoints;
 use super::config::{ReplicaConfig, StartError};
 use super::founding::{Founding, FoundingRecord};
+use super::host::{Host, RealHost};
 use super::identity::{Identity, NodeState, short};
 use super::log_writer;
 use super::marks::Marks;
@@ -30,6 +31,7 @@ use super::origin::Origin;
 use super::peers::{self, Context, Link, PeerEvent};
 use super::reads::Reads;
 use super::replica::{Inner, Replica, room};
+use super::replicated::Replicated;
 use super::shared::{PeerView, Shared};
 use super::snapshots;
 use super::task::{Inboxes, Own, Task};
@@ -253,9 +255,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
     }
 
     async fn run_core(self, record: FoundingRecord, inboxes: Inboxes<S::Outcome>) -> Option<String> {
-        let applied = self.shared.state.read().configuration().clone();
-        let configuration = if applied == Configuration::default() { record.configuration } else { applied };
-        match self.prepare(configuration) {
+        match self.prepare(record.configuration) {
             Ok((task, threads)) => {
                 // What the core believes is asserted. If it is not so, this node ends, and its process need not.
                 let ended = AssertUnwindSafe(task.run(inboxes)).catch_unwind().await;
@@ -268,25 +268,15 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
     }
 
     /// Starts the threads and puts the core together.
-    fn prepare(self, configuration: Configuration) -> Result<Prepared<S, L::Reader>, StartError> {
+    fn prepare(self, founders: Configuration) -> Result<Prepared<S, L::Reader>, StartError> {
         let other = |error: std::io::Error| StartError::Other(Box::new(error));
         let started = Instant::now();
         let reader = self.booted_log.reader();
         // Later starts have greater ones; the rest tells a disk from its copy.
-        let nonce = self.node.starts << 32 | draw_number()? >> 32;
-        let (applied, stamp_ms) = (self.shared.applied(), self.shared.state.read().stamp_ms());
-        let boot = raft::Boot {
-            hard_state: self.node.hard_state,
-            configuration,
-            configurations: configurations_after(&reader, applied, &self.lost)?,
-            base: reader.base(),
-            terms: reader.term_runs(),
-            last: reader.last().index,
-            applied,
-            stamp_ms: stamp_ms.max(last_stamp_ms(&reader)?),
-            lost: self.lost,
-        };
-        let options = crate::raft::Options { seed: draw_number()?, ..self.config.raft.clone() };
+        let host: Arc<dyn Host> = Arc::new(RealHost);
+        let nonce = draw_nonce(&self.node, &*host)?;
+        let boot = core_boot(&self.node, &*self.shared.state.read(), &reader, founders, self.lost)?;
+        let options = crate::raft::Options { seed: host.draw()?, ..self.config.raft.clone() };
         let raft = Raft::new(self.node.me, options, boot, started.elapsed());
         let (log, log_thread) = log_writer::start(self.booted_log, self.node, self.own.clone()).map_err(other)?;
         let (receiving, received) = std::sync::mpsc::channel();
@@ -317,9 +307,38 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             origin: Origin::new(self.node.me.id, nonce),
             reads: Reads::default(),
             started,
+            host,
         };
         Ok((task, log_thread.into_iter().chain([apply_thread, snapshot_thread]).collect()))
     }
+}
+
+/// The nonce of a node process. Later starts have greater ones; the rest tells a disk from its copy.
+pub(super) fn draw_nonce(node: &NodeState, host: &dyn Host) -> Result<u64, StartError> {
+    Ok(node.starts << 32 | host.draw()? >> 32)
+}
+
+/// What the core begins with. `configuration` is that of the founding record, for a state that has applied nothing.
+pub(super) fn core_boot<S: StateMachine, R: LogReader>(
+    node: &NodeState,
+    state: &Replicated<S>,
+    reader: &R,
+    founders: Configuration,
+    lost: Vec<Lost>,
+) -> Result<raft::Boot, StartError> {
+    let applied = state.applied.index;
+    let is_founded = *state.configuration() != Configuration::default();
+    Ok(raft::Boot {
+        hard_state: node.hard_state,
+        configuration: if is_founded { state.configuration().clone() } else { founders },
+        configurations: configurations_after(reader, applied, &lost)?,
+        base: reader.base(),
+        terms: reader.term_runs(),
+        last: reader.last().index,
+        applied,
+        stamp_ms: state.stamp_ms().max(last_stamp_ms(reader)?),
+        lost,
+    })
 }
 
 /// The core's task, and the threads that work for it.

@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 
 use super::applier::ApplyTask;
 use super::apply_queue::ApplyQueue;
+use super::host::Host;
 use super::log_writer::{LogQueue, LogTask};
 use super::marks::Marks;
 use super::origin::{Origin, Submission};
@@ -124,6 +125,7 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) origin: Origin,
     pub(crate) reads: Reads,
     pub(crate) started: Instant,
+    pub(crate) host: Arc<dyn Host>,
 }
 
 impl<S: StateMachine, R: LogReader> Task<S, R> {
@@ -135,7 +137,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         let mut now = self.now();
         loop {
             self.finish_turn(now);
-            let deadline = self.started + self.deadline();
+            let deadline = self.started + self.deadline().unwrap_or_else(|| self.now() + Duration::from_secs(1));
             if sleep.deadline() != deadline {
                 sleep.as_mut().reset(deadline);
             }
@@ -156,6 +158,16 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 return reason;
             }
         }
+    }
+
+    /// One turn, with whatever has arrived. Breaks when the node ends, and says why if nobody asked for it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn turn(&mut self, now: Duration, inboxes: &mut Inboxes<S::Outcome>) -> ControlFlow<Option<String>> {
+        let mut turn = Turn { own: vec![], peers: vec![], submissions: vec![], reads: vec![] };
+        self.gather(inboxes, &mut turn);
+        self.handle(now, &mut turn)?;
+        self.finish_turn(now);
+        ControlFlow::Continue(())
     }
 
     /// One queue has woken the task; whatever is in the others comes along.
@@ -208,11 +220,12 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         self.started.elapsed()
     }
 
-    fn deadline(&self) -> Duration {
+    /// When there is something to do, if nothing arrives before.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         let is_leader = self.raft.role() == Role::Leader;
         let mark = self.marks.deadline(self.raft.last().index).filter(|_| is_leader);
         let all = [self.raft.poll_timeout(), self.origin.deadline(), self.reads.deadline(), mark];
-        all.into_iter().flatten().min().unwrap_or_else(|| self.now() + Duration::from_secs(1))
+        all.into_iter().flatten().min()
     }
 
     fn handle_own(&mut self, now: Duration, event: Own) {
@@ -278,7 +291,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             debug!(%from, "commands were forwarded to a node that does not lead");
         } else if let Some(proposal) = forward.proposals.iter().find(|proposal| !kind::is_forwarded(proposal.kind)) {
             warn!(%from, kind = ?proposal.kind, "something was forwarded that no client can ask for; ignored");
-        } else if let Err(error) = self.raft.propose(now, wall_clock_ms(), &forward.proposals) {
+        } else if let Err(error) = self.raft.propose(now, self.host.wall_clock_ms(), &forward.proposals) {
             debug!(%from, ?error, "forwarded commands can't be taken now");
         }
     }
@@ -346,7 +359,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn mark_if_due(&mut self, now: Duration) {
         if self.raft.role() == Role::Leader && self.marks.is_due(now, self.raft.last().index) {
             let mark = Proposal { kind: kind::MARK, payload: Bytes::new() };
-            if let Err(error) = self.raft.propose(now, wall_clock_ms(), &[mark]) {
+            if let Err(error) = self.raft.propose(now, self.host.wall_clock_ms(), &[mark]) {
                 debug!(?error, "no mark can be made now");
             }
             self.marks.made(now, self.raft.last().index);
@@ -377,7 +390,9 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn submit(&mut self, now: Duration, proposals: Vec<Proposal>) -> bool {
         match self.raft.leader() {
             None => false,
-            Some(leader) if leader == self.raft.me().id => self.raft.propose(now, wall_clock_ms(), &proposals).is_ok(),
+            Some(leader) if leader == self.raft.me().id => {
+                self.raft.propose(now, self.host.wall_clock_ms(), &proposals).is_ok()
+            }
             Some(leader) => {
                 let forward = Message::Forward(Forward { term: self.raft.term(), proposals });
                 self.link(leader).is_some_and(|link| link.send(forward))
@@ -392,7 +407,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Output::Apply(apply) => self.carry_out_apply(apply),
             Output::Restore { last } => {
                 let state = self.unrestored.remove(&last).expect("the core has heard of it, and only of what is there");
-                self.apply.push(ApplyTask::Restore(state));
+                let restored = self.apply.push(ApplyTask::Restore(state));
+                self.fail_unless(restored);
             }
             Output::ReadLog(request) => self.read_log(request),
             Output::Repair(entries) => self.tell_log(now, LogTask::Repair(entries)),
@@ -419,14 +435,11 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     }
 
     fn carry_out_apply(&mut self, apply: Apply) {
-        match apply {
+        let applied = match apply {
             Apply::Stored { first, last } => self.apply.push(ApplyTask::Stored { first, last }),
-            Apply::Entries(entries) => {
-                if let Err(reason) = self.apply.apply(entries, self.raft.durable()) {
-                    self.fail(reason);
-                }
-            }
-        }
+            Apply::Entries(pieces) => self.apply.apply(pieces, self.raft.durable()),
+        };
+        self.fail_unless(applied);
     }
 
     /// Old entries for a peer: reading them may have to wait for the disk, so it is not done here.
@@ -443,12 +456,12 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 }
             }
         };
-        tokio::task::spawn_blocking(move || {
+        self.host.run_aside(Box::new(move || {
             // The peer is sent nothing until there is an answer, so there always is one.
             let result = catch_unwind(AssertUnwindSafe(read)).unwrap_or(LogReadResult::Gone);
             // The core may have ended first.
             let _ = own.send(Own::LogRead(LogRead { peer: request.peer, token: request.token, result }));
-        });
+        }));
     }
 
     fn send(&self, to: Member, message: Message) {
@@ -476,6 +489,12 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         }
     }
 
+    fn fail_unless(&self, done: Result<(), String>) {
+        if let Err(reason) = done {
+            self.fail(reason);
+        }
+    }
+
     /// Ends this task with its next turn.
     fn fail(&self, reason: String) {
         let _ = self.own.send(Own::Failed(reason));
@@ -484,10 +503,6 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn tell_snapshots(&self, task: SnapshotTask) {
         let _ = self.snapshots.send(task);
     }
-}
-
-fn wall_clock_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]

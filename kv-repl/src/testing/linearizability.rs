@@ -23,9 +23,9 @@ use std::hash::Hash;
 /// The object, as it would be if it were alone in the world.
 pub trait Model {
     /// What a client asks for.
-    type Input;
+    type Input: fmt::Debug;
     /// What it is told.
-    type Output: PartialEq;
+    type Output: PartialEq + fmt::Debug;
     /// What the object is.
     type State: Clone + Eq + Hash + Default;
 

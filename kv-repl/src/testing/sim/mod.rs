@@ -1,0 +1,464 @@
+//! A cluster of whole nodes on one thread, from one seed, while everything goes wrong that can.
+//!
+//! ```text
+//!   clients --> node: sessions, core, log writer, applier, checkpoints --> messages --> network --> other nodes
+//!                     `--> kv-wal --> simulated disk                                  loses, doubles, delays
+//! ```
+//!
+//! The nodes are those of the driver, with the real log on a simulated disk; only threads, sockets and clocks are not
+//! there: events have a time, and the earliest one is next. Nothing else decides what happens, so a seed gives the same
+//! run each time.
+//!
+//! 1. *Faults*: for a while they come at random, every kind of [`Fault`].
+//! 2. *Calm*: they stop. The cluster must come together and go on, within a bound of simulated time.
+//! 3. *Judgement*: every object is read once more, and what the clients saw must be linearizable.
+//!
+//! All the time: the core's invariants hold, a term has one leader, states with the same applied index have the same hash, and no node is told
+//! that its state is wrong. What breaks one of these panics.
+
+mod clients;
+mod faults;
+mod host;
+mod network;
+mod node;
+mod random;
+mod report;
+mod workload;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tracing::debug;
+
+use self::clients::{Client, Objects};
+use self::network::Network;
+use self::node::Machine;
+pub use self::random::Random;
+pub use self::report::{Fault, Report};
+pub use self::workload::{Request, Workload};
+use crate::FoundingRecord;
+use crate::driver::peers::PeerEvent;
+use crate::raft::{Options, Role};
+use crate::types::{Configuration, Incarnation, Index, Member, NodeId, Term};
+
+/// How large and how long.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Nodes of the cluster, all of them voters.
+    pub nodes: usize,
+    /// Clients, each with one operation at a time.
+    pub clients: usize,
+    /// For how long of simulated time faults come.
+    pub faults_for: Duration,
+    /// How long of simulated time the cluster may take to come together when they have stopped.
+    pub calm_within: Duration,
+    /// Kinds of faults that do not happen.
+    pub without: Vec<Fault>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            nodes: 3,
+            clients: 12,
+            faults_for: Duration::from_secs(20),
+            calm_within: Duration::from_secs(60),
+            without: Vec::new(),
+        }
+    }
+}
+
+/// So much cannot happen in such a time, unless a node spins.
+const WINDOW: Duration = Duration::from_millis(1);
+const WINDOW_EVENTS: u64 = 20_000;
+
+/// What happens at a moment.
+enum Event {
+    /// The node looks at what has arrived, and at its clock.
+    Turn { node: usize, epoch: u64 },
+    /// A write and its sync are done.
+    Disk { node: usize, epoch: u64 },
+    /// Something arrives on a connection.
+    Arrive { node: usize, epoch: u64, event: Box<PeerEvent> },
+    /// The node is started.
+    Start { node: usize },
+    /// A client does the next thing.
+    Client { client: usize },
+    /// A client does not wait for this operation any longer.
+    GiveUp { client: usize, operation: u64 },
+    /// Something goes wrong.
+    Fault,
+    /// What was cut can be used again.
+    Heal { from: usize, to: usize },
+    /// A checkpoint is due.
+    Checkpoint,
+}
+
+/// Runs one seed.
+///
+/// # Panics
+///
+/// If something is found.
+pub fn run<W: Workload>(workload: W, seed: u64, settings: &Settings) -> Report {
+    let mut simulation = Simulation::new(workload, seed, settings.clone()).expect("a temporary directory can be used");
+    simulation.run_faults();
+    simulation.calm_down();
+    simulation.judge();
+    simulation.report
+}
+
+struct Simulation<W: Workload> {
+    workload: W,
+    settings: Settings,
+    options: Options,
+    random: Random,
+    now: Duration,
+    /// By time, and those of one time in the order they were planned.
+    events: BTreeMap<(Duration, u64), Event>,
+    planned: u64,
+    machines: Vec<Machine<W::Machine>>,
+    network: Network,
+    clients: Vec<Client<W>>,
+    objects: Objects<W>,
+    record: FoundingRecord,
+    is_calm: bool,
+    leaders: BTreeMap<Term, Member>,
+    hashes: BTreeMap<Index, [u8; 32]>,
+    report: Report,
+    /// Since when, and how many events since then.
+    window: (Duration, u64),
+    _scratch: TempDir,
+}
+
+impl<W: Workload> Simulation<W> {
+    fn new(workload: W, seed: u64, settings: Settings) -> io::Result<Simulation<W>> {
+        let scratch = scratch()?;
+        let mut random = Random::new(seed);
+        let id = |node: usize| NodeId::new(node as u64 + 1);
+        let home = |node: usize| -> PathBuf { scratch.path().join(format!("{}", node + 1)) };
+        let machines = (0..settings.nodes).map(|node| Machine::new(id(node), home(node), &mut random)).collect();
+        // Small bounds, so that memory, windows and the way to the disk are all exercised.
+        let options = Options {
+            inflight_messages_max: 4,
+            message_bytes_max: 1 << 10,
+            tail_bytes_max: 4 << 10,
+            uncommitted_bytes_max: 64 << 10,
+            ..Options::default()
+        };
+        let mut simulation = Simulation {
+            workload,
+            options,
+            random,
+            now: Duration::ZERO,
+            events: BTreeMap::new(),
+            planned: 0,
+            machines,
+            network: Network::default(),
+            clients: (0..settings.clients).map(|_| Client::default()).collect(),
+            objects: Objects::default(),
+            record: FoundingRecord { configuration: Configuration::default(), secret: [7; 32] },
+            is_calm: false,
+            leaders: BTreeMap::new(),
+            hashes: BTreeMap::new(),
+            report: Report::new(seed),
+            window: (Duration::ZERO, 0),
+            settings,
+            _scratch: scratch,
+        };
+        simulation.found();
+        Ok(simulation)
+    }
+
+    /// The founders' disks get their incarnations, and all of them the record.
+    fn found(&mut self) {
+        // The first thing that a node draws is its incarnation.
+        let founder = |machine: &Machine<W::Machine>| Member::new(machine.id, Incarnation::new(machine.host.peek()));
+        self.record.configuration = Configuration::new(self.machines.iter().map(founder).collect());
+        for node in 0..self.machines.len() {
+            self.start(node);
+        }
+        for client in 0..self.clients.len() {
+            self.plan_within(Duration::from_secs(1), Event::Client { client });
+        }
+        self.plan_within(Duration::from_secs(2), Event::Fault);
+        self.plan_within(Duration::from_secs(2), Event::Checkpoint);
+    }
+
+    fn plan(&mut self, after: Duration, event: Event) {
+        self.planned += 1;
+        self.events.insert((self.now + after, self.planned), event);
+    }
+
+    fn plan_within(&mut self, bound: Duration, event: Event) {
+        let after = self.duration_below(bound);
+        self.plan(after, event);
+    }
+
+    fn duration_below(&mut self, bound: Duration) -> Duration {
+        Duration::from_nanos(self.random.below(bound.as_nanos() as u64 + 1))
+    }
+
+    /// Faults come, and clients work.
+    fn run_faults(&mut self) {
+        while self.now < self.settings.faults_for {
+            self.step();
+        }
+    }
+
+    /// Faults end, and everything must come together.
+    fn calm_down(&mut self) {
+        self.is_calm = true;
+        self.end_faults();
+        let (calm_at, until) = (self.now, self.now + self.settings.calm_within);
+        let before: Vec<u64> = self.clients.iter().map(|client| client.done).collect();
+        loop {
+            self.step();
+            let has_gone_on = self.clients.iter().zip(&before).all(|(client, before)| client.done > *before);
+            if has_gone_on && self.is_together() {
+                break;
+            }
+            assert!(self.now < until, "the cluster does not come together:\n{}", self.describe());
+        }
+        self.report.calm_after = self.report.calm_after.max(self.now - calm_at);
+    }
+
+    /// Whether all run, follow one leader, and are not damaged.
+    fn is_together(&self) -> bool {
+        let cores = || self.machines.iter().filter_map(|machine| machine.node.as_ref()).map(|node| node.core());
+        let leaders = cores().filter(|core| core.role() == Role::Leader).count();
+        let leader = cores().find_map(|core| core.leader());
+        let is_fine = cores().all(|core| core.leader() == leader && !core.is_damaged() && !core.is_disk_full());
+        cores().count() == self.machines.len() && leaders == 1 && is_fine
+    }
+
+    fn step(&mut self) {
+        let ((at, _), event) = self.events.pop_first().expect("clients always have something to do");
+        self.is_moving(at);
+        self.now = at;
+        self.report.simulated = at;
+        match event {
+            Event::Turn { node, epoch } => {
+                if self.is_current(node, epoch) && self.machines[node].turn_at == Some(at) && !self.postpone(node) {
+                    self.machines[node].turn_at = None;
+                    self.settle(node);
+                }
+            }
+            Event::Disk { node, epoch } => self.use_disk(node, epoch),
+            Event::Arrive { node, epoch, event } => self.arrive(node, epoch, *event),
+            Event::Start { node } => self.start(node),
+            Event::Client { client } => self.operate(client),
+            Event::GiveUp { client, operation } => self.give_up(client, operation),
+            Event::Fault => self.fault(),
+            Event::Heal { from, to } => self.heal(from, to),
+            Event::Checkpoint => self.checkpoint(),
+        }
+    }
+
+    /// Time goes on: a node that is always due, and does nothing then, would take a processor for itself.
+    fn is_moving(&mut self, at: Duration) {
+        let is_later = at >= self.window.0 + WINDOW;
+        self.window = if is_later { (at, 0) } else { (self.window.0, self.window.1 + 1) };
+        assert!(self.window.1 < WINDOW_EVENTS, "a node spins:\n{}", self.describe());
+    }
+
+    fn is_current(&self, node: usize, epoch: u64) -> bool {
+        let machine = &self.machines[node];
+        machine.epoch == epoch && machine.node.is_some()
+    }
+
+    /// A machine that is paused does it later. True if so.
+    fn postpone(&mut self, node: usize) -> bool {
+        let (until, epoch) = (self.machines[node].paused_until, self.machines[node].epoch);
+        if until <= self.now {
+            return false;
+        }
+        self.machines[node].turn_at = Some(until);
+        let after = until - self.now;
+        self.plan(after, Event::Turn { node, epoch });
+        true
+    }
+
+    fn arrive(&mut self, node: usize, epoch: u64, event: PeerEvent) {
+        if self.is_current(node, epoch)
+            && let Some(running) = &self.machines[node].node
+        {
+            running.deliver(event);
+            if self.machines[node].paused_until <= self.now {
+                self.settle(node);
+            }
+        }
+    }
+
+    fn use_disk(&mut self, node: usize, epoch: u64) {
+        if !self.is_current(node, epoch) {
+            return;
+        }
+        let machine = &mut self.machines[node];
+        let waits_until = machine.disk_hangs_until.max(machine.paused_until);
+        if waits_until > self.now {
+            let after = waits_until - self.now;
+            return self.plan(after, Event::Disk { node, epoch });
+        }
+        machine.disk_at = None;
+        machine.set_full(machine.full_until > self.now);
+        let Some(running) = &mut machine.node else { return };
+        match running.use_disk() {
+            Ok(()) => self.settle(node),
+            Err(error) => self.end(node, &error.to_string()),
+        }
+    }
+
+    /// Lets a node take what has arrived until nothing more comes of it, and plans what follows.
+    fn settle(&mut self, node: usize) {
+        let now = self.now;
+        let machine = &mut self.machines[node];
+        machine.host.clock_ms.store(now.as_millis() as u64 + machine.clock_ahead_ms, Ordering::Relaxed);
+        let Some(running) = &mut machine.node else { return };
+        loop {
+            if let ControlFlow::Break(reason) = running.turn(now) {
+                return self.end(node, &reason);
+            }
+            let has_more = machine.host.do_aside();
+            if !has_more && running.deadline() != Some(Duration::ZERO) {
+                break;
+            }
+        }
+        let (messages, me, epoch) = (running.take_messages(), running.me(), machine.epoch);
+        let (wants_disk, deadline) = (running.wants_disk(), running.deadline());
+        for (to, message) in messages {
+            self.transmit(node, me, to, message);
+        }
+        if wants_disk && self.machines[node].disk_at.is_none() {
+            let after = self.disk_latency();
+            self.machines[node].disk_at = Some(now + after);
+            self.plan(after, Event::Disk { node, epoch });
+        }
+        let is_new = |at: &Duration| self.machines[node].turn_at.is_none_or(|planned| planned > *at || planned <= now);
+        if let Some(at) = deadline.map(|at| at.max(now + Duration::from_nanos(1))).filter(is_new) {
+            self.machines[node].turn_at = Some(at);
+            self.plan(at - now, Event::Turn { node, epoch });
+        }
+        self.check(node);
+        self.answer_clients(node);
+    }
+
+    /// What must hold whenever a node has done something.
+    fn check(&mut self, node: usize) {
+        let machine = &mut self.machines[node];
+        let Some(running) = &machine.node else { return };
+        let core = running.core();
+        core.invariants();
+        assert!(!running.is_diverged(), "node {} was told that its state is wrong", machine.id);
+        if core.role() == Role::Leader {
+            let leader = *self.leaders.entry(core.term()).or_insert(core.me());
+            assert_eq!(leader, core.me(), "election safety: two leaders of term {}", core.term());
+        }
+        // What is applied later has another index.
+        if running.applied() > machine.compared {
+            let (applied, hash) = running.state();
+            machine.compared = applied;
+            let expected = *self.hashes.entry(applied).or_insert(hash);
+            assert_eq!(expected, hash, "node {} has another state at entry {applied}", machine.id);
+        }
+        if machine.owes.is_some_and(|owed| core.durable() >= owed && !core.is_damaged() && running.is_settled_voter()) {
+            machine.owes = None;
+        }
+    }
+
+    /// A node ends by itself: its process is started again.
+    fn end(&mut self, node: usize, reason: &str) {
+        debug!(node = node + 1, reason, "a node has ended");
+        self.report.ended += 1;
+        self.kill(node);
+        self.start_soon(node);
+    }
+
+    fn kill(&mut self, node: usize) {
+        // After a sync that failed, the system may forget what it could not write.
+        let is_forgotten = self.random.once_in(2);
+        self.machines[node].kill(is_forgotten).expect("the directory can be used");
+        self.after_end(node);
+    }
+
+    /// The others see their connections end; its clients hear nothing more.
+    fn after_end(&mut self, node: usize) {
+        self.answer_clients(node);
+        self.disconnect_all(node);
+    }
+
+    fn start_soon(&mut self, node: usize) {
+        self.plan_within(Duration::from_secs(2), Event::Start { node });
+    }
+
+    fn start(&mut self, node: usize) {
+        if self.machines[node].node.is_some() {
+            return;
+        }
+        let peers: Vec<NodeId> = self.machines.iter().map(|machine| machine.id).collect();
+        let full = self.machines[node].full_until > self.now;
+        self.machines[node].set_full(full);
+        match self.machines[node].start(&peers, &self.record, &self.options, self.now) {
+            Ok(true) => {
+                self.connect_all(node);
+                self.settle(node);
+            }
+            Ok(false) => {
+                self.report.given_up += 1;
+                self.wipe(node);
+                self.start_soon(node);
+            }
+            // A full disk, or a sync that was made to fail.
+            Err(error) => {
+                debug!(node = node + 1, %error, "a node does not start");
+                self.report.not_started += 1;
+                assert!(self.report.not_started < 1000, "node {} does not start: {error}", node + 1);
+                self.start_soon(node);
+            }
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let node = self.random.below(self.machines.len() as u64) as usize;
+        if let Some(running) = &self.machines[node].node {
+            running.checkpoint().expect("checkpoints can be written");
+            self.report.checkpoints += 1;
+            self.settle(node);
+        }
+        self.plan_within(Duration::from_secs(2), Event::Checkpoint);
+    }
+
+    fn describe(&self) -> String {
+        let line = |machine: &Machine<W::Machine>| match &machine.node {
+            None => format!("{} is down", machine.id),
+            Some(node) => {
+                let core = node.core();
+                format!(
+                    "{} {:?} in {} last {} durable {} committed {} applied {}{}{}",
+                    node.me(),
+                    core.role(),
+                    core.term(),
+                    core.last(),
+                    core.durable(),
+                    core.committed(),
+                    node.state().0,
+                    if core.is_damaged() { " damaged" } else { "" },
+                    if core.is_disk_full() { " full" } else { "" },
+                )
+            }
+        };
+        self.machines.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A directory for the files, in memory if there is such a place.
+fn scratch() -> io::Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("kv-sim-");
+    if memory.is_dir() { builder.tempdir_in(memory).or_else(|_| builder.tempdir()) } else { builder.tempdir() }
+}

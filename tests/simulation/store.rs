@@ -1,0 +1,124 @@
+//! Clients of kv-store: registers that are set, replaced, appended to and deleted, and counters.
+
+use bytes::Bytes;
+use kv_repl::testing::linearizability::Model;
+use kv_repl::testing::sim::{Random, Request, Workload};
+use kv_store::{Condition, Op, Outcome, Store};
+
+const REGISTERS: u64 = 6;
+const COUNTERS: u64 = 2;
+
+/// Every value is written once.
+#[derive(Default)]
+pub(crate) struct StoreWorkload {
+    written: u64,
+}
+
+/// One key.
+pub(crate) struct Key;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Input {
+    Get,
+    /// Answers what was there before.
+    Put(String),
+    PutIfAbsent(String),
+    Append(String),
+    Delete,
+    Increment(i64),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Value(Option<Bytes>),
+    Done(bool),
+    Number(i64),
+    /// What no correct store answers here.
+    Other(Outcome),
+}
+
+impl Model for Key {
+    type Input = Input;
+    type Output = Output;
+    type State = Option<String>;
+
+    fn apply(state: &Option<String>, input: &Input) -> (Option<String>, Output) {
+        let value = || Output::Value(state.clone().map(Bytes::from));
+        match input {
+            Input::Get => (state.clone(), value()),
+            Input::Put(new) => (Some(new.clone()), value()),
+            Input::PutIfAbsent(new) => (Some(state.clone().unwrap_or(new.clone())), Output::Done(state.is_none())),
+            Input::Append(more) => {
+                let longer = state.clone().unwrap_or_default() + more;
+                let length = longer.len() as i64;
+                (Some(longer), Output::Number(length))
+            }
+            Input::Delete => (None, Output::Number(i64::from(state.is_some()))),
+            Input::Increment(by) => {
+                let sum = state.as_deref().map_or(0, |number| number.parse().expect("a number")) + by;
+                (Some(sum.to_string()), Output::Number(sum))
+            }
+        }
+    }
+}
+
+fn key(object: u64) -> String {
+    format!("key-{object}")
+}
+
+fn op(key: &str, input: &Input) -> Option<Bytes> {
+    let key = key.as_bytes();
+    let put = |value: &str, condition, want_previous| {
+        Op::Put { key, value: value.as_bytes(), condition, want_previous }.encode()
+    };
+    let encoded = match input {
+        Input::Get => return None,
+        Input::Put(value) => put(value, Condition::Always, true),
+        Input::PutIfAbsent(value) => put(value, Condition::IfAbsent, false),
+        Input::Append(value) => Op::Append { key, value: value.as_bytes() }.encode(),
+        Input::Delete => Op::Delete { keys: vec![key] }.encode(),
+        Input::Increment(by) => Op::Increment { key, by: *by }.encode(),
+    };
+    Some(encoded.expect("short").into())
+}
+
+impl Workload for StoreWorkload {
+    type Machine = Store;
+    type Model = Key;
+
+    fn next(&mut self, random: &mut Random) -> Request<Input> {
+        let object = random.below(REGISTERS + COUNTERS);
+        self.written += 1;
+        let value = self.written.to_string();
+        let input = match random.below(10) {
+            0..3 => Input::Get,
+            _ if object >= REGISTERS => Input::Increment(1 + random.below(3) as i64),
+            3..7 => Input::Put(value),
+            7 => Input::PutIfAbsent(value),
+            8 => Input::Append(value),
+            _ => Input::Delete,
+        };
+        Request { object, command: op(&key(object), &input), input }
+    }
+
+    fn outcome(outcome: Outcome) -> Output {
+        match outcome {
+            Outcome::Previous { value, done: true } => Output::Value(value),
+            Outcome::Done => Output::Done(true),
+            Outcome::NotDone => Output::Done(false),
+            Outcome::Length(length) => Output::Number(length as i64),
+            Outcome::Count(count) => Output::Number(count as i64),
+            Outcome::Integer(number) => Output::Number(number),
+            other => Output::Other(other),
+        }
+    }
+
+    fn look(store: &Store, object: u64, _read: &Input) -> Output {
+        let found = store.view().get(key(object).as_bytes()).map(|pair| pair.value.clone());
+        Output::Value(found)
+    }
+
+    fn last_read() -> Input {
+        Input::Get
+    }
+}
