@@ -371,9 +371,9 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         self.origin.answered(now, self.shared.next_unanswered());
         self.origin.aim(now, self.raft.leader().map(|leader| (leader, self.raft.term())));
         self.origin.resend_if_stuck(now);
-        if let Some(request) = self.origin.session_request(now)
-            && self.submit(now, vec![request])
-        {
+        if let Some(request) = self.origin.session_request(now) {
+            // If it can't be taken now, there is no use in asking at once again: this would spin.
+            self.submit(now, vec![request]);
             self.origin.session_requested(now);
         }
         loop {
