@@ -6,6 +6,10 @@ mod configuration;
 mod driver;
 mod entries;
 pub mod message;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod quorum;
 pub mod raft;
 #[cfg(feature = "testing")]

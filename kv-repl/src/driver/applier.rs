@@ -18,6 +18,7 @@ use super::shared::{Answer, Shared, mark_of};
 use super::task::Own;
 use super::threads;
 use super::traits::{LogReader, StateMachine};
+use crate::planted::{self, Mistake};
 use crate::raft::Agreed;
 use crate::types::{Entries, Index, NodeId};
 
@@ -280,6 +281,9 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
 /// same, before this one on this disk, had another nonce and perhaps a session of it, which must not be taken for this
 /// one's.
 fn later_nonce(own: u64, seen: u64) -> u64 {
+    if planted::is(Mistake::SessionOfAnotherProcess) {
+        return seen + 1;
+    }
     ((seen >> 32) + 1) << 32 | own & u64::from(u32::MAX)
 }
 

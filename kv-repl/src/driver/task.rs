@@ -37,6 +37,7 @@ use super::shared::{CoreView, Shared};
 use super::snapshots::SnapshotTask;
 use super::traits::{LogReader, StateMachine};
 use crate::message::{Forward, Message, Proposal};
+use crate::planted::{self, Mistake};
 use crate::raft::{
     Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress, TransferError,
 };
@@ -373,8 +374,10 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         self.origin.resend_if_stuck(now);
         if let Some(request) = self.origin.session_request(now) {
             // If it can't be taken now, there is no use in asking at once again: this would spin.
-            self.submit(now, vec![request]);
-            self.origin.session_requested(now);
+            let is_submitted = self.submit(now, vec![request]);
+            if is_submitted || !planted::is(Mistake::SessionRequestSpins) {
+                self.origin.session_requested(now);
+            }
         }
         loop {
             let batch = self.origin.unsent(FORWARD_BYTES);

@@ -15,6 +15,7 @@ use super::log::end_of_chain;
 use super::read_index::AskedReads;
 use super::{Raft, State};
 use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Message, VoteReply};
+use crate::planted::{self, Mistake};
 use crate::types::{Entries, Entry, EntryId, Index, Member, Term};
 
 #[derive(Default)]
@@ -75,7 +76,7 @@ impl Raft {
         if !is_well_formed(&append) || !self.accept_leader(from, append.term) {
             return;
         }
-        if self.is_damaged() {
+        if self.is_damaged() && !planted::is(Mistake::DamagedAcknowledges) {
             return self.reply_to_append(from, round, connection, AppendResult::Alive);
         }
         let prev = append.prev;
@@ -136,6 +137,7 @@ impl Raft {
     /// Up to where the log is the leader's and durable. Nothing, while the term that this is said in is not durable.
     fn durable_match(&self) -> Index {
         match &self.state {
+            State::Follower(follower) if planted::is(Mistake::AcknowledgedBeforeSync) => follower.matched,
             State::Follower(follower) if self.writes.is_hard_state_durable() => {
                 follower.matched.min(self.writes.durable())
             }
@@ -145,7 +147,7 @@ impl Raft {
 
     /// Lets go what waited for the disk.
     pub(super) fn release_follower(&mut self) {
-        if !self.writes.is_hard_state_durable() {
+        if !self.writes.is_hard_state_durable() && !planted::is(Mistake::VoteBeforeSync) {
             return;
         }
         let term = self.hard_state.term;

@@ -33,6 +33,7 @@ use crate::message::{
     AppendEntries, AppendEntriesReply, AppendResult, InstallSnapshotReply, Message, PROPOSAL_BYTES_MAX, Proposal,
     SnapshotResult,
 };
+use crate::planted::{self, Mistake};
 use crate::types::{Configuration, Entries, Entry, EntryId, Index, Kind, Member, NodeId, Term, kind};
 
 pub(super) struct Leader {
@@ -307,7 +308,9 @@ impl Raft {
         }
         let State::Leader(leader) = &mut self.state else { return None };
         let peer = leader.peers.get_mut(&from)?;
-        if term < self.hard_state.term || peer.connection != Some(connection) {
+        if term < self.hard_state.term
+            || (peer.connection != Some(connection) && !planted::is(Mistake::StaleAcknowledgement))
+        {
             return None;
         }
         peer.heard_at = self.now;
@@ -319,7 +322,8 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         let own = self.writes.durable();
         let reached = leader.majority(self.configurations.effective(), self.me, own, |peer| peer.match_index);
-        if reached <= self.committed || self.log.term(reached) != Some(self.hard_state.term) {
+        let is_own_term = self.log.term(reached) == Some(self.hard_state.term);
+        if reached <= self.committed || !(is_own_term || planted::is(Mistake::OldTermCommittedByCounting)) {
             return;
         }
         // All of this term is in memory until it has been committed and handed out.
@@ -337,6 +341,7 @@ impl Raft {
         let own = leader.round;
         let round = leader.majority(self.configurations.effective(), self.me, own, |peer| peer.answered_round);
         leader.lease.round_answered(round);
+        let round = if planted::is(Mistake::ReadWithoutConfirmation) { u64::MAX } else { round };
         while let State::Leader(leader) = &mut self.state
             && let Some((index, readers)) = leader.reads.confirmed(round)
         {

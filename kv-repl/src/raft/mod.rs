@@ -68,6 +68,7 @@ use self::log::Log;
 use self::rng::Rng;
 use self::writes::Writes;
 use crate::message::Message;
+use crate::planted::{self, Mistake};
 use crate::types::{Entries, Entry, EntryId, HardState, Index, Member, Term};
 
 /// The most terms that a node can have missed. An election a second takes a century for them, so a term that is further
@@ -365,7 +366,7 @@ impl Raft {
     /// down within a term has still voted in it (CCF #8094).
     fn follow(&mut self, term: Term, leader: Option<Member>) {
         assert!(term >= self.hard_state.term, "terms never go back");
-        if term > self.hard_state.term {
+        if term > self.hard_state.term || planted::is(Mistake::VoteClearedOnStepDown) {
             self.set_hard_state(HardState { term, voted_for: None });
         }
         if matches!(self.state, State::Leader(_)) {

@@ -17,6 +17,7 @@
 use super::io::{Output, SnapshotProgress};
 use super::{Raft, State};
 use crate::message::{InstallSnapshot, InstallSnapshotReply, Message, SnapshotResult};
+use crate::planted::{self, Mistake};
 use crate::types::{Configuration, EntryId, Member};
 
 impl Raft {
@@ -59,7 +60,8 @@ impl Raft {
     fn install(&mut self, last: EntryId, configuration: Configuration, connection: Option<u64>) {
         if last.index > self.committed {
             self.cover_damage(last, &configuration);
-            if !self.log.contains(last) {
+            let is_kept = planted::is(Mistake::ConflictingSuffixKept) && last.index <= self.log.last().index;
+            if !self.log.contains(last) && !is_kept {
                 self.log.reset(last);
                 self.configurations.reset(configuration);
                 self.writes.reset(last);

@@ -1,0 +1,77 @@
+//! Known mistakes of other implementations, and of this one, which tests switch on to see that the simulator finds them
+//! (feature `planted`). Without the feature none of them is there.
+
+#[cfg(feature = "planted")]
+use std::cell::Cell;
+
+/// A mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "planted"), expect(unreachable_pub, reason = "public where tests can switch it on"))]
+pub enum Mistake {
+    /// A node that steps down within a term forgets its vote of that term (CCF #8094).
+    VoteClearedOnStepDown,
+    /// A vote is told before it is durable.
+    VoteBeforeSync,
+    /// Entries of an earlier term are committed by counting (Raft paper, figure 8).
+    OldTermCommittedByCounting,
+    /// Entries are acknowledged before they are durable.
+    AcknowledgedBeforeSync,
+    /// Acknowledgements of a connection that has ended count.
+    StaleAcknowledgement,
+    /// A read is answered without asking whether this node still leads.
+    ReadWithoutConfirmation,
+    /// One voter too few is a majority.
+    QuorumOffByOne,
+    /// A checkpoint that contradicts the log leaves what the log has after it.
+    ConflictingSuffixKept,
+    /// A node with a damaged log acknowledges.
+    DamagedAcknowledges,
+    /// A command that arrives twice is executed twice.
+    DoubledCommandExecuted,
+    /// A process goes on with the session of the one before it.
+    SessionOfAnotherProcess,
+    /// A node that cannot ask for its session tries again without a pause.
+    SessionRequestSpins,
+}
+
+impl Mistake {
+    /// All of them.
+    #[cfg(feature = "planted")]
+    pub const ALL: [Mistake; 12] = [
+        Mistake::VoteClearedOnStepDown,
+        Mistake::VoteBeforeSync,
+        Mistake::OldTermCommittedByCounting,
+        Mistake::AcknowledgedBeforeSync,
+        Mistake::StaleAcknowledgement,
+        Mistake::ReadWithoutConfirmation,
+        Mistake::QuorumOffByOne,
+        Mistake::ConflictingSuffixKept,
+        Mistake::DamagedAcknowledges,
+        Mistake::DoubledCommandExecuted,
+        Mistake::SessionOfAnotherProcess,
+        Mistake::SessionRequestSpins,
+    ];
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static PLANTED: Cell<Option<Mistake>> = const { Cell::new(None) };
+}
+
+/// Switches a mistake on, or all of them off, for what this thread does.
+#[cfg(feature = "planted")]
+pub fn plant(mistake: Option<Mistake>) {
+    PLANTED.set(mistake);
+}
+
+/// Whether it is switched on.
+pub(crate) fn is(mistake: Mistake) -> bool {
+    #[cfg(feature = "planted")]
+    let planted = PLANTED.get() == Some(mistake);
+    #[cfg(not(feature = "planted"))]
+    let planted = {
+        let _ = mistake;
+        false
+    };
+    planted
+}

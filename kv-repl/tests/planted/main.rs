@@ -1,0 +1,83 @@
+//! Planted mistakes are found by the simulator with its usual faults, none of which was made for them. With `--nocapture`
+//! the table is printed: mistake, seed, what caught it.
+//!
+//! Usually the seed that is known to find a mistake is run, and others only if it does not any more. `KV_PLANTED=all` tries
+//! all mistakes from the first seed on, `KV_PLANTED=name` one of them; `KV_SEEDS=n` says how many seeds it may take.
+
+#[path = "../../../tests/simulation/store.rs"]
+mod store;
+
+use std::any::Any;
+use std::panic::catch_unwind;
+
+use kv_repl::planted::{Mistake, plant};
+use kv_repl::testing::sim::{Settings, run};
+
+use self::store::StoreWorkload;
+
+/// Seeds that a mistake may take to be found.
+const SEEDS: u64 = 600;
+
+/// What is found, and a seed that does it.
+const FOUND: [(Mistake, u64); 8] = [
+    (Mistake::VoteBeforeSync, 248),
+    (Mistake::AcknowledgedBeforeSync, 3),
+    (Mistake::ReadWithoutConfirmation, 4),
+    (Mistake::QuorumOffByOne, 1),
+    (Mistake::DamagedAcknowledges, 21),
+    (Mistake::DoubledCommandExecuted, 1),
+    (Mistake::SessionOfAnotherProcess, 11),
+    (Mistake::SessionRequestSpins, 231),
+];
+
+/// The first of these seeds that finds it, and what it says.
+fn find(mistake: Mistake, mut seeds: impl Iterator<Item = u64>) -> Option<(u64, String)> {
+    seeds.find_map(|seed| {
+        let found = catch_unwind(|| {
+            plant(Some(mistake));
+            run(StoreWorkload::default(), seed, &Settings::default())
+        });
+        plant(None);
+        found.err().map(|panic| (seed, said(&*panic)))
+    })
+}
+
+/// The first line of what a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let line = text.unwrap_or("no message").lines().next().unwrap_or_default();
+    line.chars().take(110).collect()
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the table is what the run is for")]
+fn mistakes_are_found() {
+    let asked = std::env::var("KV_PLANTED").ok();
+    let count = std::env::var("KV_SEEDS").ok().map_or(SEEDS, |text| text.parse().expect("a number of seeds"));
+    let (wanted, known): (Vec<Mistake>, _) = match &asked {
+        None => (FOUND.iter().map(|(mistake, _)| *mistake).collect(), &FOUND[..]),
+        Some(name) => {
+            let is_asked = |mistake: &Mistake| name == "all" || *name == format!("{mistake:?}");
+            (Mistake::ALL.into_iter().filter(is_asked).collect(), &[][..])
+        }
+    };
+    assert!(!wanted.is_empty(), "there is no such mistake");
+    let mut missed = Vec::new();
+    println!("| mistake | seed | caught by |\n|---|---|---|");
+    for mistake in wanted {
+        let seed = known.iter().find(|(known, _)| *known == mistake).map(|(_, seed)| *seed);
+        match find(mistake, seed.into_iter().chain(1..=count)) {
+            Some((seed, by)) => println!("| `{mistake:?}` | {seed} | {by} |"),
+            None => missed.push(mistake),
+        }
+    }
+    assert_eq!(missed, [], "not found within {count} seeds");
+}
+
+/// Without a mistake the same seeds find nothing.
+#[test]
+fn nothing_is_found_where_nothing_is_planted() {
+    for (_, seed) in FOUND {
+        run(StoreWorkload::default(), seed, &Settings::default());
+    }
+}
