@@ -10,7 +10,7 @@ use crate::codec::{Frame, FrameCodec};
 use crate::message::{
     AppendEntriesReply, AppendResult, Forward, Message, PROPOSAL_BYTES_MAX, Proposal, TimeoutNow, VoteReply,
 };
-use crate::raft::{Options, Output, ProposeError, Raft, Role, TransferError};
+use crate::raft::{Options, Output, ProposeError, Raft, Role, SnapshotProgress, TransferError};
 use crate::types::{EntryId, Incarnation, Index, Member, Term, kind};
 
 #[test]
@@ -273,6 +273,21 @@ fn figure_13_a_conflicting_suffix_does_not_survive_a_checkpoint() {
     let all = sim.committed.len();
     sim.heal_all();
     sim.run_until("it converges", SECOND * 10, |sim| sim.nodes[old].applied.len() >= all);
+}
+
+/// Also if the log is longer than the checkpoint: what it has after that was never committed.
+#[test]
+fn figure_13_nor_does_a_longer_one() {
+    let mut raft = follower(9);
+    let configuration = raft.configuration().clone();
+    let received = SnapshotProgress::Received { last: id(2, 5), stamp_ms: 0, configuration };
+    raft.handle_snapshot(SECOND, member(1), received);
+    assert_eq!(raft.last(), id(2, 5));
+    let write = std::iter::from_fn(|| raft.poll_output()).find_map(|output| match output {
+        Output::Write(write) => Some(write),
+        _ => None,
+    });
+    assert_eq!(write.expect("the log begins anew").reset, Some(id(2, 5)));
 }
 
 #[test]
