@@ -273,21 +273,20 @@ impl Log {
 
     /// The entries in memory from `from` on; none if the one at `from` is not in memory.
     pub(super) fn tail_from(&self, from: Index) -> impl Iterator<Item = &Entry> {
-        let entries = self.tail_pieces(from).flat_map(|piece| &piece.entries);
-        let skip = self.tail_pieces(from).next().map_or(0, |piece| from.since(piece.first));
-        entries.skip(skip as usize)
+        let mut pieces = self.tail_pieces(from).peekable();
+        let skip = pieces.peek().map_or(0, |piece| from.since(piece.first));
+        pieces.flat_map(|piece| &piece.entries).skip(skip as usize)
     }
 
     /// The pieces from the one with the entry at `from` on; none if that is not in memory.
     fn tail_pieces(&self, from: Index) -> impl Iterator<Item = &Piece> {
         let back = self.tail.iter().rev().take(NEAR_PIECES).position(|piece| piece.first <= from);
         let first = match back {
+            _ if from < self.tail_first() || from > self.last => self.tail.len(),
             Some(back) => self.tail.len() - 1 - back,
-            None if from < self.tail_first() => self.tail.len(),
             None => self.tail.partition_point(|piece| piece.last < from),
         };
-        // All of them may end before it.
-        self.tail.range(first..).skip_while(move |piece| piece.last < from)
+        self.tail.range(first..)
     }
 
     /// Forgets the oldest pieces in memory, none with an entry after `upto`, until the rest fits in `bytes_max`.
