@@ -4,6 +4,7 @@
 //! The state is write-locked for a chunk of entries at a time, so that readers wait for moments only. Every node
 //! applies every entry; the node whose process opened a command's session is the one whose client gets the outcome.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,7 +18,7 @@ use super::replicated::{Effect, Replicated};
 use super::shared::{Answer, Shared, mark_of};
 use super::task::Own;
 use super::threads;
-use super::traits::{LogReader, StateMachine};
+use super::traits::{CheckpointMeta, LogReader, StateMachine};
 use crate::planted::{self, Mistake};
 use crate::raft::Agreed;
 use crate::types::{Entries, Index, NodeId};
@@ -251,12 +252,8 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         self.checkpoint_running.store(true, Ordering::Release);
         let running = self.checkpoint_running.clone();
         let write = move || {
-            match checkpoints.write::<S>(&view, &meta).and_then(|()| checkpoints.prune(shared.applied())) {
-                Ok(upto) => {
-                    info!(last = %meta.last, "checkpoint written");
-                    // The core may have ended first.
-                    let _ = upto.map(|upto| core.send(Own::Checkpointed(upto)));
-                }
+            match write_checkpoint(&checkpoints, &view, &meta, &shared, &core) {
+                Ok(()) => info!(last = %meta.last, "checkpoint written"),
                 Err(error) => error!(%error, last = %meta.last, "no checkpoint could be written; the log is kept"),
             }
             running.store(false, Ordering::Release);
@@ -275,6 +272,22 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         // The core may have ended first.
         let _ = self.core.send(own);
     }
+}
+
+/// Writes a checkpoint, removes those that it makes needless, and tells the core what is covered now.
+pub(crate) fn write_checkpoint<S: StateMachine>(
+    checkpoints: &Checkpoints,
+    view: &S::View,
+    meta: &CheckpointMeta,
+    shared: &Shared<S>,
+    core: &UnboundedSender<Own>,
+) -> io::Result<()> {
+    checkpoints.write::<S>(view, meta)?;
+    if let Some(upto) = checkpoints.prune(shared.applied())? {
+        // The core may have ended first.
+        let _ = core.send(Own::Checkpointed(upto));
+    }
+    Ok(())
 }
 
 /// A nonce after `seen`, of the process that has drawn `own`. What was drawn stays in it: another process that has seen the

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::applier::Applier;
+use super::applier::{Applier, write_checkpoint};
 use super::apply_queue::ApplyQueue;
 use super::boot::{Boot, boot};
 use super::checkpoints::Checkpoints;
@@ -258,11 +258,7 @@ impl<S: StateMachine> SimNode<S> {
     pub(crate) fn checkpoint(&self) -> std::io::Result<()> {
         let state = self.task.shared.state.read();
         let (view, meta) = (state.machine.view(), state.checkpoint_meta());
-        self.checkpoints.write::<S>(&view, &meta)?;
-        if let Some(upto) = self.checkpoints.prune(meta.last.index)? {
-            let _ = self.own.send(Own::Checkpointed(upto));
-        }
-        Ok(())
+        write_checkpoint(&self.checkpoints, &view, &meta, &self.task.shared, &self.own)
     }
 
     /// The leader is asked to let another node lead.

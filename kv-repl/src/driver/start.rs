@@ -272,7 +272,6 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         let other = |error: std::io::Error| StartError::Other(Box::new(error));
         let started = Instant::now();
         let reader = self.booted_log.reader();
-        // Later starts have greater ones; the rest tells a disk from its copy.
         let host: Arc<dyn Host> = Arc::new(RealHost);
         let nonce = draw_nonce(&self.node, &*host)?;
         let boot = core_boot(&self.node, &*self.shared.state.read(), &reader, founders, self.lost)?;
@@ -318,7 +317,7 @@ pub(super) fn draw_nonce(node: &NodeState, host: &dyn Host) -> Result<u64, Start
     Ok(node.starts << 32 | host.draw()? >> 32)
 }
 
-/// What the core begins with. `configuration` is that of the founding record, for a state that has applied nothing.
+/// What the core begins with. `founders` is the configuration for a state that has applied nothing.
 pub(super) fn core_boot<S: StateMachine, R: LogReader>(
     node: &NodeState,
     state: &Replicated<S>,

@@ -58,7 +58,8 @@ impl<W: Workload> Simulation<W> {
                 }
             }
             Fault::BitFlip => return self.flip_a_bit(node),
-            Fault::Wipe => return self.is_spare(node) && self.replace(node),
+            Fault::Wipe if !self.is_spare(node) => return false,
+            Fault::Wipe => self.replace(node),
             Fault::Transfer => return self.transfer(),
         }
         !matches!(fault, Fault::Loss | Fault::Duplication | Fault::Delay)
@@ -98,17 +99,12 @@ impl<W: Workload> Simulation<W> {
         self.machines[node].owes = Some(committed);
     }
 
-    fn replace(&mut self, node: usize) -> bool {
-        self.wipe(node);
-        self.start_soon(node);
-        true
-    }
-
     /// The node comes back with an empty disk.
-    pub(super) fn wipe(&mut self, node: usize) {
+    pub(super) fn replace(&mut self, node: usize) {
         self.owe(node);
         self.machines[node].wipe(&mut self.random).expect("the directory can be used");
         self.after_end(node);
+        self.start_soon(node);
     }
 
     fn flip_a_bit(&mut self, node: usize) -> bool {

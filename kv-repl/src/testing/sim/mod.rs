@@ -409,8 +409,7 @@ impl<W: Workload> Simulation<W> {
             }
             Ok(false) => {
                 self.report.given_up += 1;
-                self.wipe(node);
-                self.start_soon(node);
+                self.replace(node);
             }
             // A full disk, or a sync that was made to fail.
             Err(error) => {
