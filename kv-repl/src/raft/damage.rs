@@ -26,7 +26,7 @@
 use std::time::Duration;
 
 use super::io::{LogReadResult, Lost, Output, ReadLog};
-use super::log::end_of_chain;
+use super::log::{Log, end_of_chain};
 use super::progress::Progress;
 use super::{Raft, State};
 use crate::message::{FetchEntries, FetchEntriesReply, FetchResult, Message};
@@ -47,8 +47,8 @@ pub(super) struct Damage {
 enum Step {
     /// Somebody is asked at this moment.
     Asking(Duration),
-    /// The repair of all before this index is being written.
-    Writing(Index),
+    /// This repair is being written.
+    Writing(Entries),
     /// The driver has been told that nobody can help.
     Hopeless,
 }
@@ -78,6 +78,12 @@ impl Damage {
     /// The range that this entry is in.
     fn around(&self, index: Index) -> Option<Lost> {
         self.lost.iter().find(|lost| lost.first <= index && index < lost.next.index).copied()
+    }
+
+    /// The last entry up to `index` of the repair that is being written.
+    fn written_up_to(&self, index: Index) -> Option<EntryId> {
+        let Step::Writing(repair) = &self.step else { return None };
+        repair.iter().rev().map(Entry::id).find(|entry| entry.index <= index)
     }
 
     /// Nothing up to here is missed any more.
@@ -212,7 +218,7 @@ impl Raft {
         match reply.result {
             FetchResult::Entries(entries) if are_between(before, next, &entries) => {
                 damage.token = None;
-                damage.step = Step::Writing(entries[entries.len() - 1].index().next());
+                damage.step = Step::Writing(entries.clone());
                 self.outputs.push_back(Output::Repair(entries));
             }
             FetchResult::Needless if is_of_this_term => {
@@ -229,7 +235,7 @@ impl Raft {
     pub(super) fn cover_damage(&mut self, checkpoint: EntryId, configuration: &Configuration) {
         let Some(damage) = &mut self.damage else { return };
         let hole = damage.around(checkpoint.index);
-        let may_fit = hole.map_or(self.log.contains(checkpoint), |hole| hole.next.term >= checkpoint.term);
+        let may_fit = hole.map_or(self.log.contains(checkpoint), |hole| may_be_in(&self.log, damage, hole, checkpoint));
         if may_fit {
             damage.forget(checkpoint.index);
             match hole {
@@ -259,8 +265,8 @@ impl Raft {
     pub fn handle_repaired(&mut self, now: Duration, entries: &[Entry]) {
         self.see(now);
         let (Some(damage), Some(last)) = (&mut self.damage, entries.last()) else { return };
-        let end = last.index().next();
-        assert!(matches!(damage.step, Step::Writing(expected) if expected == end), "what was asked for is repaired");
+        let is_expected = matches!(&damage.step, Step::Writing(repair) if repair.last() == Some(last));
+        assert!(is_expected, "what was asked for is repaired");
         damage.step = Step::Asking(self.now);
         // A checkpoint may have come meanwhile.
         let is_missed = |entry: &&Entry| entry.index() > self.log.base().index;
@@ -274,6 +280,15 @@ impl Raft {
         damage.forget(last.index());
         self.end_damage();
     }
+}
+
+/// Whether the lost entry in this one's place may be this one: terms never go back, and one that is being repaired is known.
+fn may_be_in(log: &Log, damage: &Damage, hole: Lost, entry: EntryId) -> bool {
+    let before = hole.first.prev();
+    let known = || EntryId::new(log.term(before).expect("what is lost is in the log"), before);
+    let before = damage.written_up_to(entry.index).unwrap_or_else(known);
+    let is_in_order = before.term <= entry.term && entry.term <= hole.next.term;
+    is_in_order && (before.index < entry.index || before == entry)
 }
 
 /// Whether these can be entries of one log that follow `before` and end before `next`.

@@ -6,7 +6,7 @@ use super::sim::{Sim, member};
 use crate::message::{AppendResult, FetchEntries, FetchEntriesReply, FetchResult, InstallSnapshot, Message};
 use crate::raft::tests::{entries, index};
 use crate::raft::{Boot, LogRead, LogReadResult, Lost, Options, Output, Raft, Role, SnapshotProgress};
-use crate::types::{Configuration, Entries, Entry, HardState, Index, Term};
+use crate::types::{Configuration, Entries, Entry, EntryId, HardState, Index, Term};
 
 use std::time::Duration;
 
@@ -43,6 +43,17 @@ fn answer(raft: &mut Raft, from: usize, token: u64, result: FetchResult) -> Entr
         _ => None,
     });
     repairs.next().unwrap_or_default()
+}
+
+/// Another node, which leads, sends a whole checkpoint.
+fn install(raft: &mut Raft, last: EntryId) -> Vec<Output> {
+    let data = bytes::Bytes::from_static(b"whole");
+    let term = raft.term();
+    let piece = InstallSnapshot { term, connection: 1, last, file_bytes: 5, offset: 0, data };
+    raft.handle_message(SECOND, member(2), Message::InstallSnapshot(piece));
+    let configuration = Configuration::new((0..3).map(member).collect());
+    raft.handle_snapshot(SECOND, member(2), SnapshotProgress::Received { last, stamp_ms: 0, configuration });
+    std::iter::from_fn(|| raft.poll_output()).collect()
 }
 
 #[test]
@@ -189,15 +200,7 @@ fn a_checkpoint_may_come_while_a_repair_is_being_written() {
         let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
         let repair = answer(&mut raft, 1, asked.token, found(entries(1, 4..=5)));
         assert_eq!(repair.len(), 2);
-        let last = id(1, upto);
-        let data = bytes::Bytes::from_static(b"whole");
-        let piece = InstallSnapshot { term: Term::new(2), connection: 1, last, file_bytes: 5, offset: 0, data };
-        raft.handle_message(SECOND, member(2), Message::InstallSnapshot(piece));
-        let configuration = Configuration::new((0..3).map(member).collect());
-        let received = SnapshotProgress::Received { last, stamp_ms: 0, configuration };
-        raft.handle_snapshot(SECOND, member(2), received);
-        let outputs_of = |raft: &mut Raft| std::iter::from_fn(|| raft.poll_output()).collect::<Vec<_>>();
-        let done = outputs_of(&mut raft);
+        let done = install(&mut raft, id(1, upto));
         let at = |is: fn(&Output) -> bool| done.iter().position(is).expect("it is put out");
         let forget = at(|output| matches!(output, Output::ForgetPrefix(_)));
         assert!(forget < at(|output| matches!(output, Output::Restore { .. })));
@@ -211,6 +214,32 @@ fn a_checkpoint_may_come_while_a_repair_is_being_written() {
         }
         raft.handle_message(SECOND, member(2), append(2, id(1, 9), 9, 10..=10));
         assert_eq!(results(&outputs(&mut raft, SECOND).1), [AppendResult::Durable(index(10))], "{upto}");
+        raft.invariants();
+    }
+}
+
+/// The same, with a checkpoint that contradicts the log: in term 2 others have committed other entries than those of term 1
+/// that are being repaired, or than those of term 3 before the loss. None of it was ever committed.
+#[test]
+fn a_checkpoint_may_contradict_the_repair_that_is_being_written() {
+    for (before, upto) in [(1, 4), (1, 5), (3, 4), (3, 6)] {
+        let boot = Boot {
+            hard_state: HardState { term: Term::new(4), voted_for: None },
+            terms: if before == 1 { vec![id(1, 1), id(4, 7)] } else { vec![id(1, 1), id(before, 3), id(4, 7)] },
+            last: index(9),
+            lost: vec![Lost { first: index(4), next: id(4, 7) }],
+            ..Boot::first(Configuration::new((0..3).map(member).collect()))
+        };
+        let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
+        (1..3).for_each(|peer| raft.handle_connected(SECOND, member(peer), peer as u64));
+        let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
+        let repair = answer(&mut raft, 1, asked.token, found(entries(before, 4..=5)));
+        assert_eq!(repair.len(), 2);
+        let done = install(&mut raft, id(2, upto));
+        let is_reset = |output: &Output| matches!(output, Output::Write(write) if write.reset == Some(id(2, upto)));
+        assert!(done.iter().any(is_reset), "nothing of that log is kept: {done:?}");
+        raft.handle_repaired(SECOND, &repair);
+        assert_eq!((raft.is_damaged(), raft.last(), raft.committed()), (false, id(2, upto), index(upto)));
         raft.invariants();
     }
 }
