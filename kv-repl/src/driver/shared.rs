@@ -15,8 +15,10 @@ use super::traits::StateMachine;
 use crate::raft::Role;
 use crate::types::{Configuration, Index, NodeId, Term};
 
-/// Marks kept for comparison.
+/// States kept for those who asked for a mark.
 const MARKS_KEPT: usize = 8;
+/// Hashes kept for comparison: those of all marks that a leader may still compare.
+const HASHES_KEPT: usize = 2 * crate::raft::MARKS_MAX;
 
 pub(crate) struct Shared<S: StateMachine> {
     /// The replicated state: written by the applier, read by everybody.
@@ -217,12 +219,12 @@ impl<S: StateMachine> Shared<S> {
     }
 
     pub(crate) fn note_mark(&self, mark: Mark<S>) {
-        keep(&mut self.marks.lock(), mark);
+        keep(&mut self.marks.lock(), MARKS_KEPT, mark);
     }
 
     /// This replica's state hash at a mark.
     pub(crate) fn note_hash(&self, index: Index, hash: [u8; 32]) {
-        keep(&mut self.hashes.lock(), (index, hash));
+        keep(&mut self.hashes.lock(), HASHES_KEPT, (index, hash));
     }
 
     /// What was noted at a mark, if it is among the last.
@@ -255,9 +257,9 @@ impl<O> PendingWrites<O> {
     }
 }
 
-/// Adds to what is kept of the last marks.
-fn keep<T>(kept: &mut VecDeque<T>, new: T) {
-    if kept.len() == MARKS_KEPT {
+/// Adds to what is kept, `max` at most.
+fn keep<T>(kept: &mut VecDeque<T>, max: usize, new: T) {
+    if kept.len() == max {
         kept.pop_front();
     }
     kept.push_back(new);

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Each replica notes its state hash when it applies a mark, and tells the leader. As soon as a majority of the voters has
-//! the same one, the leader appends it; whoever applies that and has noted another one knows that its state is wrong. A
-//! leader that finds itself in the minority appends nothing and makes way. A replica that was restored past the mark has
+//! the same one, the leader appends it, provided that it has applied the mark itself; whoever applies that and has noted
+//! another one knows that its state is wrong. A leader that finds itself in the minority appends nothing and makes way. A replica that was restored past the mark has
 //! nothing to compare. A report that is lost is a comparison less: the newest one is told again to each new leader.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use crate::message::{Marked, Message};
 use crate::types::{Configuration, Index, Member, kind};
 
 /// Marks that a leader waits to hear about, at most.
-const MARKS_MAX: usize = 4;
+pub(crate) const MARKS_MAX: usize = 64;
 
 /// The hash that a majority of the voters had when they applied a mark: payload of an entry of the kind
 /// [`kind::AGREED`].
@@ -57,18 +57,32 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    fn add(&mut self, from: Member, marked: Agreed) {
-        self.by_mark.entry(marked.index).or_default().insert(from, marked.hash);
+    /// Notes what another node had at a mark. Not if it is one too many: those before it are to be compared first.
+    fn hear(&mut self, from: Member, marked: Agreed) {
+        if self.by_mark.len() < MARKS_MAX || self.by_mark.contains_key(&marked.index) {
+            self.note(from, marked);
+        }
+    }
+
+    /// Notes what this node had at a mark. Those before it have had their turn, and make room.
+    fn note_own(&mut self, me: Member, marked: Agreed) {
+        self.note(me, marked);
         while self.by_mark.len() > MARKS_MAX {
             self.by_mark.pop_first();
         }
     }
 
-    /// The last mark that a majority had the same hash at.
-    fn agreed(&self, configuration: &Configuration) -> Option<Agreed> {
+    fn note(&mut self, from: Member, marked: Agreed) {
+        self.by_mark.entry(marked.index).or_default().insert(from, marked.hash);
+    }
+
+    /// The last mark that this node has passed and a majority had the same hash at, and whether it is that of `me`.
+    fn agreed(&self, me: Member, configuration: &Configuration) -> Option<(Agreed, bool)> {
         let agreed = |(index, reports): (&Index, &BTreeMap<Member, [u8; 32]>)| {
+            let own = reports.get(&me)?;
             let is_common = |hash: &&[u8; 32]| configuration.is_majority(|voter| reports.get(&voter) == Some(*hash));
-            reports.values().find(is_common).map(|hash| Agreed { index: *index, hash: *hash })
+            let common = reports.values().find(is_common)?;
+            Some((Agreed { index: *index, hash: *common }, common == own))
         };
         self.by_mark.iter().rev().find_map(agreed)
     }
@@ -102,7 +116,7 @@ impl Raft {
         let Some(Agreed { index, hash }) = self.marked else { return };
         match &mut self.state {
             State::Leader(leader) => {
-                leader.reports.add(self.me, Agreed { index, hash });
+                leader.reports.note_own(self.me, Agreed { index, hash });
                 self.judge_reports();
             }
             State::Follower(follower) => {
@@ -116,21 +130,20 @@ impl Raft {
 
     pub(super) fn handle_marked_message(&mut self, from: Member, marked: Marked) {
         if let State::Leader(leader) = &mut self.state {
-            leader.reports.add(from, Agreed { index: marked.index, hash: marked.hash });
+            leader.reports.hear(from, Agreed { index: marked.index, hash: marked.hash });
             self.judge_reports();
         }
     }
 
     fn judge_reports(&mut self) {
         let State::Leader(leader) = &mut self.state else { return };
-        let Some(agreed) = leader.reports.agreed(self.configurations.effective()) else { return };
-        // What this node has not applied itself, it can't judge yet; what is older than that, it has forgotten.
-        match self.marked.filter(|own| own.index == agreed.index) {
-            Some(own) if own == agreed => {
+        // What this node has not applied itself, it can't judge yet.
+        match leader.reports.agreed(self.me, self.configurations.effective()) {
+            Some((agreed, true)) => {
                 leader.reports.forget(agreed.index);
                 self.append_own(kind::AGREED, agreed.encode());
             }
-            Some(_) => self.abdicate(),
+            Some((_, false)) => self.abdicate(),
             None => {}
         }
     }
@@ -151,24 +164,31 @@ mod tests {
         let three = Configuration::new([1, 2, 3].map(member).to_vec()).with_learner(member(4));
         let mut reports = Reports::default();
         let mut hear = |from: u64, at: u64, hash: u8| {
-            reports.add(member(from), Agreed { index: index(at), hash: [hash; 32] });
-            reports.agreed(&three).map(|agreed| (agreed.index.get(), agreed.hash[0]))
+            reports.hear(member(from), Agreed { index: index(at), hash: [hash; 32] });
+            reports.agreed(member(1), &three).map(|(agreed, is_own)| (agreed.index.get(), agreed.hash[0], is_own))
         };
         assert_eq!(hear(1, 10, 7), None);
         assert_eq!(hear(4, 10, 7), None, "a learner does not count");
         assert_eq!(hear(2, 10, 8), None, "two hashes, one each");
         assert_eq!(hear(2, 20, 7), None, "the same hash, at another mark");
-        assert_eq!(hear(3, 10, 8), Some((10, 8)));
-        assert_eq!(hear(3, 20, 7), Some((20, 7)), "the newest one");
+        assert_eq!(hear(3, 10, 8), Some((10, 8, false)));
+        assert_eq!(hear(3, 20, 7), Some((10, 8, false)), "this node is not there yet");
+        assert_eq!(hear(1, 20, 7), Some((20, 7, true)), "the newest one");
     }
 
     #[test]
     fn few_marks_are_kept_whatever_is_reported() {
-        let mut reports = Reports::default();
-        (1..100).for_each(|at| reports.add(member(1), Agreed { index: index(at), hash: [1; 32] }));
-        assert_eq!(reports.by_mark.len(), MARKS_MAX);
-        reports.forget(index(98));
-        assert_eq!(reports.by_mark.len(), 1);
+        let (mut reports, max) = (Reports::default(), MARKS_MAX as u64);
+        let marked = |at| Agreed { index: index(at), hash: [1; 32] };
+        (1..=max + 9).for_each(|at| reports.hear(member(2), marked(at)));
+        let kept = |reports: &Reports| reports.by_mark.keys().map(|at| at.get()).collect::<Vec<_>>();
+        assert_eq!(kept(&reports), (1..=max).collect::<Vec<_>>(), "the first ones, which are next");
+        (1..=max + 9).for_each(|at| reports.note_own(member(1), marked(at)));
+        assert_eq!(kept(&reports), (10..=max + 9).collect::<Vec<_>>(), "nothing came of those before");
+        reports.hear(member(3), marked(max));
+        assert_eq!(reports.by_mark[&index(max)].len(), 3);
+        reports.forget(index(max + 7));
+        assert_eq!(kept(&reports), [max + 8, max + 9]);
     }
 
     #[test]

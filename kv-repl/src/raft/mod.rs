@@ -49,6 +49,7 @@ use std::mem;
 use std::time::Duration;
 
 pub use self::agreement::Agreed;
+pub(crate) use self::agreement::MARKS_MAX;
 pub use self::io::{
     Apply, Boot, Durable, LogRead, LogReadResult, Lost, Output, ReadLog, Role, RoleChange, SendSnapshot,
     SnapshotProgress, Write,

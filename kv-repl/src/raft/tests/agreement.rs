@@ -1,8 +1,9 @@
 //! States compared at marks in the log.
 
-use super::lone::SECOND;
-use super::sim::Sim;
-use crate::message::Proposal;
+use super::index;
+use super::lone::{SECOND, elected, outputs};
+use super::sim::{Sim, member};
+use crate::message::{Marked, Message, Proposal};
 use crate::raft::Role;
 use crate::types::kind;
 
@@ -61,4 +62,25 @@ fn without_a_majority_nothing_is_agreed_on() {
     mark(&mut sim, leader);
     sim.pass(SECOND * 5);
     assert_eq!(sim.agreed, 0);
+}
+
+/// The others are always a mark ahead of a leader that is slow to apply.
+#[test]
+fn a_leader_compares_what_it_has_applied_however_far_the_others_are() {
+    let mut raft = elected();
+    outputs(&mut raft, SECOND * 3);
+    for at in 6..20 {
+        for (from, ahead) in [(1, 1), (2, 3)] {
+            let marked = Marked { term: raft.term(), index: index(at + ahead), hash: [at as u8 + ahead as u8; 32] };
+            raft.handle_message(SECOND * 3, member(from), Message::Marked(marked));
+        }
+        let before = raft.last();
+        raft.handle_marked(SECOND * 3, index(at), [at as u8; 32]);
+        outputs(&mut raft, SECOND * 3);
+        let has_agreed = raft.last().index > before.index;
+        // Each of the others has begun with a later mark than this node.
+        assert_eq!((has_agreed, raft.role()), (at > 6, Role::Leader), "at {at}");
+    }
+    raft.handle_marked(SECOND * 3, index(20), [0; 32]);
+    assert_eq!(raft.role(), Role::Follower, "it differs from both");
 }
