@@ -171,8 +171,8 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         let Some(own) = self.shared.hash_at(agreed.index).filter(|own| *own != agreed.hash) else { return };
         error!(
             index = %agreed.index, own = %short(&own), majority = %short(&agreed.hash),
-            "the state of this node is not that of the majority: it serves nobody any more. Move its directory away and \
-             start it with an empty one: the others give it their state"
+            "the state of this node is not that of the majority: it serves nobody any more, and writes no checkpoints. Start \
+             it again: it begins as a new member, and the others give it their state"
         );
         self.shared.is_diverged.store(true, Ordering::Release);
         self.tell_core(Own::Diverged);
@@ -241,7 +241,9 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
 
     /// Takes a read view, which costs nothing, and lets a thread write it out while applying goes on.
     fn checkpoint_if_due(&mut self) {
-        if self.log_bytes < self.checkpoint_log_bytes || self.checkpoint_running.load(Ordering::Acquire) {
+        let is_due = self.log_bytes >= self.checkpoint_log_bytes;
+        if !is_due || self.checkpoint_running.load(Ordering::Acquire) || self.shared.is_diverged.load(Ordering::Acquire)
+        {
             return;
         }
         self.log_bytes = 0;

@@ -9,7 +9,7 @@ use crate::types::{HardState, Member, NodeId, Term};
 
 /// The protocol version spoken here.
 const VERSION: u16 = 1;
-const BLOB_VERSION: u8 = 3;
+const BLOB_VERSION: u8 = 4;
 
 /// What the log's state blob holds: the node and its hard state, in one sync with the entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +18,17 @@ pub(crate) struct NodeState {
     pub(crate) hard_state: HardState,
     /// How often the node has been started, this time included.
     pub(crate) starts: u64,
-    /// The log has lost what nobody else has: this disk counts for nothing any more.
-    pub(crate) is_given_up: bool,
+    /// This disk counts for nothing any more.
+    pub(crate) given_up: Option<GivenUp>,
+}
+
+/// Why a disk counts for nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GivenUp {
+    /// The log has lost what nobody else has.
+    LogLost = 1,
+    /// The state is not that of the majority.
+    Diverged = 2,
 }
 
 impl NodeState {
@@ -31,7 +40,7 @@ impl NodeState {
         out.put_u8(u8::from(self.hard_state.voted_for.is_some()));
         put_member(self.hard_state.voted_for.unwrap_or(self.me), &mut out);
         out.put_u64_le(self.starts);
-        out.put_u8(u8::from(self.is_given_up));
+        out.put_u8(self.given_up.map_or(0, |reason| reason as u8));
         out.freeze()
     }
 
@@ -44,7 +53,13 @@ impl NodeState {
         let voted = bytes.get_u8() == 1;
         let voted_for = Some(take_member(&mut bytes)).filter(|_| voted);
         let starts = bytes.get_u64_le();
-        Some(NodeState { me, hard_state: HardState { term, voted_for }, starts, is_given_up: bytes.get_u8() == 1 })
+        let given_up = match bytes.get_u8() {
+            0 => None,
+            1 => Some(GivenUp::LogLost),
+            2 => Some(GivenUp::Diverged),
+            _ => return None,
+        };
+        Some(NodeState { me, hard_state: HardState { term, voted_for }, starts, given_up })
     }
 }
 
@@ -216,8 +231,8 @@ mod tests {
     fn node_state_round_trip() {
         for voted_for in [None, Some(member(3))] {
             let hard_state = HardState { term: Term::new(5), voted_for };
-            for is_given_up in [false, true] {
-                let state = NodeState { me: member(1), hard_state, starts: 6, is_given_up };
+            for given_up in [None, Some(GivenUp::LogLost), Some(GivenUp::Diverged)] {
+                let state = NodeState { me: member(1), hard_state, starts: 6, given_up };
                 assert_eq!(NodeState::decode(&state.encode()), Some(state));
             }
         }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
 use super::boot::term_at;
-use super::identity::NodeState;
+use super::identity::{GivenUp, NodeState};
 use super::task::Own;
 use super::threads;
 use super::traits::{Log, LogError};
@@ -37,6 +37,8 @@ pub(crate) enum LogTask {
     Repair(Entries),
     /// Entries from here on are lost for good: remember that this disk counts for nothing any more, and end.
     GiveUp { first: Index, hard_state: HardState },
+    /// The state is not that of the majority: remember it, and go on.
+    Diverged(HardState),
 }
 
 /// Takes work for the log. Gives what has come of it, if that is known at once.
@@ -51,8 +53,8 @@ pub(crate) fn start<L: Log>(
 ) -> io::Result<(LogQueue, Option<JoinHandle<()>>)> {
     let waits = log.waits();
     if !waits {
-        let mut log = log;
-        return Ok((Box::new(move |task| work_here(&mut log, node, task)), None));
+        let (mut log, mut node) = (log, node);
+        return Ok((Box::new(move |task| work_here(&mut log, &mut node, task)), None));
     }
     let mut writer = Writer::new(log, node, core.clone());
     let (sender, receiver) = channel();
@@ -65,19 +67,24 @@ pub(crate) fn start<L: Log>(
     Ok((Box::new(queue), Some(thread)))
 }
 
-fn work_here<L: Log>(log: &mut L, node: NodeState, task: LogTask) -> Option<Own> {
+fn work_here<L: Log>(log: &mut L, node: &mut NodeState, task: LogTask) -> Option<Own> {
     match work(log, node, &task).and_then(|()| log.sync()) {
         Ok(()) => done(task),
         Err(failure) => Some(Own::Failed(format!("log: {failure}"))),
     }
 }
 
-fn work<L: Log>(log: &mut L, node: NodeState, task: &LogTask) -> Result<(), LogError> {
+fn work<L: Log>(log: &mut L, node: &mut NodeState, task: &LogTask) -> Result<(), LogError> {
     match task {
-        LogTask::Write(write) => append(log, node, write),
+        LogTask::Write(write) => append(log, *node, write),
         LogTask::Truncate(upto) => log.truncate_prefix(*upto),
         LogTask::Repair(entries) => log.repair(entries),
-        LogTask::GiveUp { first, hard_state } => give_up(log, node, *hard_state, *first),
+        LogTask::GiveUp { first, hard_state } => give_up(log, *node, *hard_state, *first),
+        LogTask::Diverged(hard_state) => {
+            // Every later write says so too.
+            node.given_up = Some(GivenUp::Diverged);
+            log.append(&[], Some(&NodeState { hard_state: *hard_state, ..*node }.encode()))
+        }
     }
 }
 
@@ -86,7 +93,7 @@ fn done(task: LogTask) -> Option<Own> {
     match task {
         LogTask::Write(write) => Some(Own::Durable(write.into_durable())),
         LogTask::Repair(entries) => Some(Own::Repaired(entries)),
-        LogTask::Truncate(_) | LogTask::GiveUp { .. } => None,
+        LogTask::Truncate(_) | LogTask::GiveUp { .. } | LogTask::Diverged(_) => None,
     }
 }
 
@@ -147,7 +154,7 @@ impl<L: Log> Writer<L> {
     fn write(&mut self) -> Result<(Option<Write>, Option<LogError>), LogError> {
         let mut written = None;
         while let Some(task) = self.queue.front() {
-            match work(&mut self.log, self.node, task) {
+            match work(&mut self.log, &mut self.node, task) {
                 Ok(()) => match self.queue.pop_front() {
                     Some(LogTask::Write(write)) => written = Some(write),
                     Some(LogTask::Repair(entries)) => self.tell_core(Own::Repaired(entries)),
@@ -204,7 +211,7 @@ fn gather(tasks: &Receiver<LogTask>, queue: &mut VecDeque<LogTask>, is_full: boo
 }
 
 fn give_up<L: Log>(log: &mut L, node: NodeState, hard_state: HardState, first: Index) -> Result<(), LogError> {
-    log.append(&[], Some(&NodeState { hard_state, is_given_up: true, ..node }.encode()))?;
+    log.append(&[], Some(&NodeState { hard_state, given_up: Some(GivenUp::LogLost), ..node }.encode()))?;
     log.sync()?;
     Err(LogError::new(format!(
         "entries from {first} on are lost, and no other node has them any more; started again, this node joins the cluster \
@@ -238,16 +245,18 @@ mod tests {
     struct Full {
         truncated: Option<EntryId>,
         writes: usize,
+        state: Option<Bytes>,
     }
 
     impl Log for Full {
         type Reader = Reset;
 
-        fn append(&mut self, _entries: &[Entry], _state: Option<&[u8]>) -> Result<(), LogError> {
+        fn append(&mut self, _entries: &[Entry], state: Option<&[u8]>) -> Result<(), LogError> {
             if self.truncated.is_none() {
                 return Err(LogError::disk_full("no room"));
             }
             self.writes += 1;
+            self.state = state.map(Bytes::copy_from_slice).or(self.state.take());
             Ok(())
         }
 
@@ -265,7 +274,7 @@ mod tests {
         }
 
         fn state(&self) -> Option<Bytes> {
-            None
+            self.state.clone()
         }
 
         fn reader(&self) -> Reset {
@@ -286,7 +295,7 @@ mod tests {
 
     fn writer() -> Writer<Full> {
         let me = Member::new(NodeId::new(1), Incarnation::new(7));
-        let node = NodeState { me, hard_state: HardState::default(), starts: 1, is_given_up: false };
+        let node = NodeState { me, hard_state: HardState::default(), starts: 1, given_up: None };
         let (core, _) = unbounded_channel();
         Writer { log: Full::default(), node, core, queue: VecDeque::new(), is_full: false }
     }
@@ -306,6 +315,21 @@ mod tests {
         writer.work().expect("now there is room");
         assert!(!writer.is_full && writer.queue.is_empty());
         assert_eq!(writer.log.writes, 2);
+    }
+
+    #[test]
+    fn that_the_state_is_wrong_is_remembered_with_whatever_is_written_later() {
+        let (mut writer, hard_state) = (writer(), HardState { term: Term::new(3), voted_for: None });
+        writer.log.truncated = Some(id(1, 20));
+        let stored = |writer: &Writer<Full>| NodeState::decode(&writer.log.state().expect("some")).expect("readable");
+        writer.queue.extend([LogTask::Diverged(hard_state)]);
+        writer.work().expect("written");
+        assert_eq!(stored(&writer), NodeState { hard_state, given_up: Some(GivenUp::Diverged), ..writer.node });
+        let vote = write();
+        let hard_state = vote.hard_state.expect("its vote");
+        writer.queue.extend([LogTask::Write(vote)]);
+        writer.work().expect("written");
+        assert_eq!(stored(&writer), NodeState { hard_state, given_up: Some(GivenUp::Diverged), ..writer.node });
     }
 
     #[test]

@@ -234,7 +234,10 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Own::Durable(durable) => self.raft.handle_durable(now, durable),
             Own::DiskFull(is_full) => self.raft.handle_disk_full(now, is_full),
             Own::LogRead(read) => self.raft.handle_log_read(now, read),
-            Own::Diverged => self.raft.handle_diverged(now),
+            Own::Diverged => {
+                self.raft.handle_diverged(now);
+                self.tell_log(now, LogTask::Diverged(self.raft.hard_state()));
+            }
             Own::Marked(index, hash) => self.raft.handle_marked(now, index, hash),
             Own::Repaired(entries) => self.handle_repaired(now, &entries),
             Own::Snapshot { from, progress } => {

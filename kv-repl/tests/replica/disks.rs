@@ -1,8 +1,9 @@
 //! Disks that lose something, and nodes that lose their disks: they come back by themselves, and nothing confirmed is lost.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 
+use kv_repl::ReadError;
 use kv_repl::types::Member;
 
 use crate::{Cluster, eventually, put, read, write};
@@ -130,6 +131,41 @@ async fn three_damaged_logs_heal_each_other() {
             assert_eq!(value, Ok(Some(format!("<value-{number}>"))));
         }
     }
+    cluster.expect_equal_states().await;
+}
+
+/// A bug, or memory that forgets, has made a state wrong that then went into a checkpoint.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_state_is_set_aside_with_its_checkpoints() {
+    let mut cluster = Cluster::start(4 << 10).await;
+    let leader = cluster.leader().await;
+    fill(&cluster, leader, 200).await;
+    let node = (leader + 1) % 3;
+    let (old, checkpoints) = (cluster.me(node), cluster.home(node).join("checkpoints"));
+    cluster.stop(node).await;
+    for file in fs::read_dir(&checkpoints).expect("its checkpoints") {
+        let path = file.expect("readable").path();
+        let (mut store, meta) = kv_store::checkpoint::read(&mut File::open(&path).expect("readable")).expect("whole");
+        store.apply(meta.last.index, &put("key-7", "wrong"));
+        kv_store::checkpoint::write(&store.view(), &meta, &mut File::create(&path).expect("writable"))
+            .expect("written");
+    }
+    cluster.run(node).await.expect("it starts");
+    assert_eq!(read(cluster.node(node), "key-7").await, Ok(Some("wrong".to_owned())), "nobody knows yet");
+    cluster.node(leader).mark().await.expect("a mark passes");
+    eventually("it is found out", || cluster.node(node).is_diverged().then_some(())).await;
+    assert_eq!(read(cluster.node(node), "key-7").await, Err(ReadError::Diverged));
+    // It votes and acknowledges as before.
+    fill(&cluster, leader, 300).await;
+    cluster.stop(node).await;
+    cluster.run(node).await.expect("it starts");
+    let new = cluster.me(node);
+    assert_ne!(new, old);
+    for aside in ["log.given-up-1", "checkpoints.given-up-1"] {
+        assert!(cluster.home(node).join(aside).is_dir(), "{aside}");
+    }
+    cluster.until_voter(new).await;
+    assert_eq!(read(cluster.node(node), "key-7").await, Ok(Some("<value-7>".to_owned())));
     cluster.expect_equal_states().await;
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use kv_repl::transport::memory::MemoryNetwork;
 use kv_repl::types::{Index, NodeId};
-use kv_repl::{BoxError, CheckpointMeta, ReadError, Replica, ReplicaConfig, Role, StateMachine, WriteError};
+use kv_repl::{
+    BoxError, CheckpointMeta, ReadError, Replica, ReplicaConfig, Role, StartError, StateMachine, WriteError,
+};
 
 use crate::eventually;
 
@@ -90,4 +92,11 @@ async fn the_one_that_differs_serves_nobody_and_does_not_lead() {
     for node in &nodes {
         node.shutdown().await;
     }
+    // It has not forgotten it: what it has on its disk would be served again.
+    let (id, address) = peers[wrong].clone();
+    let home = dir.path().join(&address);
+    let (log, _) = kv_wal::Log::open(&home.join("log"), kv_wal::Options::default()).expect("log opens");
+    let config = ReplicaConfig::new(id, home.join("checkpoints"), peers.clone());
+    let again = Replica::<Counter>::start(config, log, network.transport(&address)).await;
+    assert!(matches!(again, Err(StartError::Damaged(_))));
 }
