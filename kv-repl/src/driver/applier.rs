@@ -36,6 +36,8 @@ pub(crate) enum ApplyTask<S> {
     Stored { first: Index, last: Index },
     /// Take this state, which was received, in place of what is here.
     Restore(Box<Replicated<S>>),
+    /// Write a checkpoint, whether one is due or not.
+    Checkpoint,
 }
 
 /// What the applier works with, and what it knows between tasks.
@@ -53,6 +55,10 @@ pub(crate) struct Applier<S: StateMachine, R: LogReader> {
     is_overtaken: bool,
     checkpoint_log_bytes: u64,
     log_bytes: u64,
+    /// One is wanted before it is due.
+    is_checkpoint_wanted: bool,
+    /// There are no threads.
+    pub(crate) is_alone: bool,
     checkpoint_running: Arc<AtomicBool>,
     checkpoint_thread: Option<JoinHandle<()>>,
 }
@@ -79,6 +85,8 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
             is_overtaken: false,
             checkpoint_log_bytes,
             log_bytes: 0,
+            is_checkpoint_wanted: false,
+            is_alone: false,
             checkpoint_running: Arc::new(AtomicBool::new(false)),
             checkpoint_thread: None,
         }
@@ -94,6 +102,7 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
             ApplyTask::Entries(entries) => self.apply(&entries),
             ApplyTask::Stored { first, last } => self.apply_stored(first, last)?,
             ApplyTask::Restore(state) => self.restore(*state),
+            ApplyTask::Checkpoint => self.is_checkpoint_wanted = true,
         }
         self.checkpoint_if_due();
         Ok(())
@@ -241,12 +250,12 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
 
     /// Takes a read view, which costs nothing, and lets a thread write it out while applying goes on.
     fn checkpoint_if_due(&mut self) {
-        let is_due = self.log_bytes >= self.checkpoint_log_bytes;
+        let is_due = self.is_checkpoint_wanted || self.log_bytes >= self.checkpoint_log_bytes;
         if !is_due || self.checkpoint_running.load(Ordering::Acquire) || self.shared.is_diverged.load(Ordering::Acquire)
         {
             return;
         }
-        self.log_bytes = 0;
+        (self.log_bytes, self.is_checkpoint_wanted) = (0, false);
         let state = self.shared.state.read();
         let (view, meta) = (state.machine.view(), state.checkpoint_meta());
         drop(state);
@@ -259,9 +268,15 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
                 Err(error) => error!(%error, last = %meta.last, "no checkpoint could be written; the log is kept"),
             }
             running.store(false, Ordering::Release);
+        };
+        if self.is_alone {
+            return write();
+        }
+        let work = move || {
+            write();
             Ok(())
         };
-        match threads::spawn("checkpoint", self.core.clone(), write) {
+        match threads::spawn("checkpoint", self.core.clone(), work) {
             Ok(thread) => self.checkpoint_thread = Some(thread),
             Err(error) => {
                 error!(%error, "no thread for a checkpoint; the log is kept");

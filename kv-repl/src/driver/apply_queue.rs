@@ -62,7 +62,8 @@ impl<S: StateMachine, R: LogReader> ApplyQueue<S, R> {
 
     /// Without a thread.
     #[cfg(feature = "testing")]
-    pub(crate) fn without_thread(applier: Applier<S, R>) -> Self {
+    pub(crate) fn without_thread(mut applier: Applier<S, R>) -> Self {
+        applier.is_alone = true;
         ApplyQueue { tasks: None, common: Arc::new(Common::new(applier)) }
     }
 

@@ -94,7 +94,11 @@ impl<S: StateMachine> Mover<S> {
                 // The core may have ended first.
                 let _ = self.core.send(Own::Send { to: request.to, message: Message::InstallSnapshot(piece) });
             }
-            Ok(None) => warn!(to = %request.to, "a follower needs a checkpoint and there is none yet"),
+            Ok(None) => {
+                warn!(to = %request.to, needed = %request.needed, "a follower needs a checkpoint, and a newer one than there is");
+                // The core may have ended first.
+                let _ = self.core.send(Own::CheckpointWanted);
+            }
             Err(error) => {
                 warn!(to = %request.to, %error, "a checkpoint could not be read for a follower; it is tried again");
             }
@@ -105,7 +109,8 @@ impl<S: StateMachine> Mover<S> {
         let (open, offset, bytes) = match self.wanted(request)? {
             Some((open, offset)) => (open, offset, PIECE_BYTES),
             None => {
-                let Some(open) = self.checkpoints.open_newest()? else { return Ok(None) };
+                let newest = self.checkpoints.open_newest()?;
+                let Some(open) = newest.filter(|open| open.last.index >= request.needed) else { return Ok(None) };
                 info!(to = %request.to, last = %open.last, file_bytes = open.file_bytes, "sending a checkpoint");
                 (open, 0, 0)
             }
@@ -242,7 +247,8 @@ mod tests {
         let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(state_at(9)));
         let (tasks, thread) = spawn::<Counter>(checkpoints, shared, channel().0, core).expect("starts");
-        let request = SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None };
+        let request =
+            SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None, needed: Index::ZERO };
         for task in [SnapshotTask::Send(request), SnapshotTask::Verify(newest), SnapshotTask::Send(request)] {
             tasks.send(task).expect("it runs");
         }
@@ -253,6 +259,23 @@ mod tests {
             _ => None,
         });
         assert_eq!(sent.collect::<Vec<_>>(), [9, 5]);
+    }
+
+    #[test]
+    fn a_checkpoint_that_ends_too_early_is_not_sent_and_a_newer_one_wanted() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let state = state_at(5);
+        checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let mut mover = Mover::<Counter>::new(checkpoints, Arc::new(Shared::new(state_at(5))), channel().0, core);
+        for (needed, is_sent) in [(5, true), (6, false)] {
+            let needed = Index::new(needed);
+            mover.send(&SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None, needed });
+            let event = events.try_recv().expect("one of both");
+            assert_eq!(matches!(event, Own::Send { .. }), is_sent);
+            assert_eq!(matches!(event, Own::CheckpointWanted), !is_sent);
+        }
     }
 
     #[test]
@@ -270,7 +293,8 @@ mod tests {
             verified: None,
             incoming: None,
         };
-        let mut request = SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None };
+        let mut request =
+            SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None, needed: Index::ZERO };
         let asked = mover.piece_for(&request).expect("readable").expect("there is one");
         assert_eq!((asked.data.len(), mover.outgoing.len()), (0, 1));
         request.wanted = Some((asked.last, 0));

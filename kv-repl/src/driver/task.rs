@@ -76,6 +76,8 @@ pub(crate) enum Own {
     Resend,
     /// The log up to here is no longer needed.
     Checkpointed(EntryId),
+    /// A follower needs a newer checkpoint than there is.
+    CheckpointWanted,
     /// A thread can't go on, and so this node can't either.
     Failed(String),
     /// The owner wants another node to lead: this one, or any.
@@ -254,6 +256,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             }
             Own::Resend => self.origin.gap_seen(now),
             Own::Checkpointed(upto) => self.covered.push_back(upto),
+            Own::CheckpointWanted => self.fail_unless(self.apply.push(ApplyTask::Checkpoint)),
             // Whoever asked may have gone.
             Own::Transfer { to, reply } => drop(reply.send(self.transfer(now, to))),
             Own::Failed(_) | Own::Stop => unreachable!("handled by the loop"),

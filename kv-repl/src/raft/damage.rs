@@ -15,7 +15,7 @@
 //! and a cluster heals in which every node has lost something else, before anybody can lead it. One range is repaired
 //! after the other, piece by piece.
 //!
-//! If the leader's log begins after the loss it sends a checkpoint: what is lost up to there is not missed then. If its log
+//! If the leader's log begins after the loss, or has lost the same, it sends a checkpoint: what is lost up to there is not missed then. If its log
 //! does not contain the entry after the loss, what is lost was never committed: the driver is told to replace the disk,
 //! provided that the leader has a majority without this node.
 //!
@@ -27,7 +27,6 @@ use std::time::Duration;
 
 use super::io::{LogReadResult, Lost, Output, ReadLog};
 use super::log::{Log, end_of_chain};
-use super::progress::Progress;
 use super::{Raft, State};
 use crate::message::{FetchEntries, FetchEntriesReply, FetchResult, Message};
 use crate::types::{Configuration, Entries, Entry, EntryId, Index, Member};
@@ -143,7 +142,7 @@ impl Raft {
         } else if first >= next.index {
             FetchResult::Absent
         } else if first <= self.log.base().index {
-            self.offer_checkpoint(from);
+            self.offer_checkpoint(from, self.log.base().index);
             FetchResult::Absent
         } else if !self.log.contains(next) {
             if self.can_do_without(from) { FetchResult::Needless } else { FetchResult::Absent }
@@ -156,12 +155,11 @@ impl Raft {
         self.reply_to_fetch(from, &request, result);
     }
 
-    /// Sends a follower the newest checkpoint, if this node leads.
-    fn offer_checkpoint(&mut self, to: Member) {
+    /// Sends a follower a checkpoint that reaches over the entry `needed`, if this node leads.
+    fn offer_checkpoint(&mut self, to: Member, needed: Index) {
         let State::Leader(leader) = &mut self.state else { return };
-        if let Some(peer) = leader.peers.get_mut(&to).filter(|peer| !matches!(peer.progress, Progress::Snapshot { .. }))
-        {
-            peer.need_snapshot(self.log.base().index, self.now);
+        if let Some(peer) = leader.peers.get_mut(&to) {
+            peer.need_snapshot(needed, self.now);
         }
     }
 
@@ -189,7 +187,11 @@ impl Raft {
         let Fetching { to, request, .. } = self.fetching.swap_remove(at);
         let mut found = match result {
             LogReadResult::Entries(entries) => entries.clone(),
-            LogReadResult::Gone => Entries::default(),
+            LogReadResult::Gone => {
+                // Perhaps nobody has it any more.
+                self.offer_checkpoint(to, request.first);
+                Entries::default()
+            }
         };
         // The disk may hold an older log than the one that contains the entry after the loss, or by now a newer one.
         let is_same = |entry: &Entry| self.log.contains(entry.id());

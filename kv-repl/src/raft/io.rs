@@ -240,6 +240,10 @@ pub struct SendSnapshot {
     /// Which checkpoint, by its last entry, and which offset. `None`, or a checkpoint that is gone: the newest one at
     /// offset 0 without data, upon which the follower says how much of it it has.
     pub wanted: Option<(EntryId, u64)>,
+    /// The log cannot give the entries up to here, all of which have been given out to be applied. If the newest checkpoint
+    /// ends before, which it does only if the disk has lost entries after it, a new one is to be taken, and nothing to be
+    /// sent: this will be asked for again.
+    pub needed: Index,
 }
 
 /// What became of an [`Output::SnapshotPiece`].

@@ -359,16 +359,13 @@ impl Raft {
         let State::Leader(leader) = &mut self.state else { return };
         let round = leader.round;
         let Some(peer) = leader.peers.get_mut(&read.peer) else { return };
-        match &mut peer.progress {
-            Progress::Replicate { reading, .. } if *reading == Some(read.token) => *reading = None,
-            _ => return,
-        }
-        let LogReadResult::Entries(entries) = read.result else { return peer.need_snapshot(peer.next_index, send_at) };
-        let first = entries.first().expect("a read that finds nothing is Gone");
+        let Progress::Replicate { reading, .. } = &mut peer.progress else { return };
+        let Some((_, from)) = reading.take_if(|(token, _)| *token == read.token) else { return };
         // Acknowledged from another message while it was being read, or cut off: decide anew.
-        if first.index() != peer.next_index || first.index() <= self.log.base().index {
+        if from != peer.next_index || from <= self.log.base().index {
             return;
         }
+        let LogReadResult::Entries(entries) = read.result else { return peer.need_snapshot(from, send_at) };
         assert!(
             entries.iter().all(|entry| self.log.contains(entry.id())),
             "the disk holds the log that the core knows"
@@ -419,7 +416,7 @@ impl Sending<'_> {
             return;
         }
         let is_behind = peer.next_index <= self.log.base().index;
-        if is_behind && !matches!(peer.progress, Progress::Snapshot { .. }) {
+        if is_behind {
             peer.need_snapshot(self.log.base().index, self.now + self.options.heartbeat_interval);
         }
         let last = self.log.last().index;
@@ -469,18 +466,18 @@ impl Sending<'_> {
         let Progress::Replicate { reading, .. } = &mut peer.progress else { return };
         *self.last_token += 1;
         let (token, bytes_max) = (*self.last_token, self.options.message_bytes_max);
-        *reading = Some(token);
+        *reading = Some((token, peer.next_index));
         self.outputs.push_back(Output::ReadLog(ReadLog { peer: to, token, from: peer.next_index, bytes_max }));
     }
 
     /// Asks for a piece of a checkpoint to be sent, when it is time to.
     fn snapshot(&mut self, to: Member, peer: &mut Peer) {
         let Some(connection) = peer.connection else { return };
-        if let Progress::Snapshot { wanted, send_at, .. } = &mut peer.progress
+        if let Progress::Snapshot { needed, wanted, send_at } = &mut peer.progress
             && self.now >= *send_at
         {
             *send_at = self.now + self.options.election_timeout_max;
-            let request = SendSnapshot { to, term: self.term, connection, wanted: *wanted };
+            let request = SendSnapshot { to, term: self.term, connection, wanted: *wanted, needed: *needed };
             self.outputs.push_back(Output::SendSnapshot(request));
         }
     }

@@ -61,8 +61,8 @@ pub(super) enum Progress {
     Replicate {
         /// Last index of each message with entries that has not been acknowledged.
         in_flight: VecDeque<Index>,
-        /// Token of the outstanding read of old entries.
-        reading: Option<u64>,
+        /// Token of the outstanding read of old entries, and the first of them.
+        reading: Option<(u64, Index)>,
     },
     Snapshot {
         /// The last entry that the log could not give when this began. The log may reach back further and have a hole
@@ -127,10 +127,14 @@ impl Peer {
         self.progress = Progress::Replicate { in_flight: VecDeque::new(), reading: None };
     }
 
-    /// The log cannot give the entries up to `needed`, which the follower lacks. The first piece leaves `send_at`: a moment
-    /// later, so that a follower that a checkpoint does not help is not sent one after the other without a pause.
-    pub(super) fn need_snapshot(&mut self, needed: Index, send_at: Duration) {
-        self.progress = Progress::Snapshot { needed, wanted: None, send_at };
+    /// The log cannot give the entries up to `index`, which the follower lacks. The first piece leaves `at`: a moment later,
+    /// so that a follower that a checkpoint does not help is not sent one after the other without a pause.
+    pub(super) fn need_snapshot(&mut self, index: Index, at: Duration) {
+        if let Progress::Snapshot { needed, .. } = &mut self.progress {
+            *needed = index.max(*needed);
+        } else {
+            self.progress = Progress::Snapshot { needed: index, wanted: None, send_at: at };
+        }
     }
 
     /// What the follower was sent did not help it, or not far enough: begins again with the newest checkpoint.

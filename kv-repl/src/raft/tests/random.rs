@@ -18,6 +18,8 @@ struct Counts {
     joint: usize,
     /// Members that lost their disks.
     wiped: usize,
+    /// Entries that were lost on the disk of a running node.
+    spoiled: usize,
     /// Comparisons of states agreed on.
     agreed: usize,
     /// Lost entries repaired, damaged logs that took a checkpoint, and disks given up instead.
@@ -105,14 +107,20 @@ fn disturb(sim: &mut Sim, number: u64, counts: &mut Counts) {
             // The others write a checkpoint, and keep nothing for this one: then nobody may have it in the log any more.
             let is_old = sim.draw(3) == 0;
             let first = base.get() + 1 + sim.draw(if is_old { 3 } else { last.since(base) + 1 });
-            sim.lose(node, first..first + count);
+            if sim.draw(3) == 0 {
+                // It finds out when somebody needs them, or when it starts again.
+                counts.spoiled += sim.spoil(node, first..first + count);
+            } else {
+                sim.lose(node, first..first + count);
+            }
             if is_old {
                 (0..sim.nodes.len())
                     .filter(|other| *other != node)
                     .for_each(|other| sim.checkpoint_up_to(other, Index::new(u64::MAX)));
             }
         }
-        125..=150 if count != 3 => change(sim, leader, node, other),
+        // A disk may have lost something that nobody knows of yet: it must not become one that everything depends on.
+        125..=150 if count != 3 && !(0..count).any(|one| sim.has_lost(one)) => change(sim, leader, node, other),
         _ => {}
     }
 }
@@ -191,6 +199,7 @@ fn safe_under_faults_and_live_after_them() {
         all.transfers += counts.transfers;
         all.joint += counts.joint;
         all.wiped += counts.wiped;
+        all.spoiled += counts.spoiled;
         all.repaired += counts.repaired;
         all.covered += counts.covered;
         all.agreed += counts.agreed;
@@ -209,6 +218,7 @@ fn safe_under_faults_and_live_after_them() {
         all.agreed,
         all.joint,
         all.wiped,
+        all.spoiled * 4,
         all.repaired as usize * 2,
         all.covered as usize * 100,
     ];

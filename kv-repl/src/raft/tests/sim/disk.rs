@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Sim;
 use super::checks::configurations;
+use super::{Node, Sim};
 use crate::raft::{Boot, Lost, Raft, Write};
 use crate::types::{Configuration, Entry, EntryId, HardState, Incarnation, Index, Member};
 
@@ -105,9 +105,15 @@ impl Sim {
         disk.lost.extend(entries.into_iter().map(Index::new).filter(|index| *index > base && *index < last));
     }
 
-    /// An entry on a disk that cannot be read any more, while the node runs.
-    pub(crate) fn spoil(&mut self, node: usize, entry: u64) {
-        self.nodes[node].disk.lost.insert(Index::new(entry));
+    /// Entries on a disk that cannot be read any more, while the node runs, which has applied them; says how many.
+    pub(crate) fn spoil(&mut self, node: usize, entries: impl IntoIterator<Item = u64>) -> usize {
+        let Node { raft, disk, applied, .. } = &mut self.nodes[node];
+        let (base, last, applied) = (disk.base.index, disk.last(), Index::new(applied.len() as u64));
+        let entries = entries.into_iter().map(Index::new);
+        let spoiled = entries.filter(|index| raft.is_some() && *index > base && *index < last && *index <= applied);
+        let before = disk.lost.len();
+        disk.lost.extend(spoiled);
+        disk.lost.len() - before
     }
 
     /// The log of a node on its disk, from the entry after the first to the last.

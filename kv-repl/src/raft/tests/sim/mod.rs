@@ -483,6 +483,11 @@ impl Sim {
     /// A file with a byte for each piece stands for the checkpoint; its content is what was committed up to its last entry.
     /// One that is being sent stays open.
     fn send_snapshot(&mut self, node: usize, request: SendSnapshot) {
+        if request.wanted.is_none() && self.nodes[node].disk.checkpoint.index < request.needed {
+            self.checkpoint_only(node);
+            assert!(self.nodes[node].disk.checkpoint.index >= request.needed, "only what has been applied is covered");
+            return;
+        }
         let begun = request.wanted.map(|(last, offset)| (last, offset, &b"x"[..]));
         let (checkpoint, offset, data) = begun.unwrap_or((self.nodes[node].disk.checkpoint, 0, b""));
         let piece = InstallSnapshot {
