@@ -139,9 +139,9 @@ impl Leader {
         self.lease.round_begins(self.round, now);
     }
 
-    /// Whether a peer keeps up with the log, so that it can be counted on.
-    pub(super) fn has_caught_up(&self, member: Member) -> bool {
-        self.peers.get(&member).is_some_and(Peer::has_caught_up)
+    /// Whether a peer keeps up with the log, so that it can be counted on; see [`Peer::has_caught_up`].
+    pub(super) fn has_caught_up(&self, member: Member, timely: Duration) -> bool {
+        self.peers.get(&member).is_some_and(|peer| peer.has_caught_up(timely))
     }
 
     /// First entry of this leader's term.
@@ -257,7 +257,7 @@ impl Raft {
 
     pub(super) fn handle_append_entries_reply(&mut self, from: Member, reply: AppendEntriesReply) {
         let now = self.now;
-        let timely = now.saturating_sub(self.options.election_timeout_min);
+        let timely = self.timely();
         let Some((round, peer, log)) = self.replying_peer(from, reply.term, reply.connection) else { return };
         if reply.result == AppendResult::StaleTerm || reply.round > round {
             return;
@@ -280,7 +280,7 @@ impl Raft {
     pub(super) fn handle_install_snapshot_reply(&mut self, from: Member, reply: InstallSnapshotReply) {
         let now = self.now;
         let (soon, later) = (now + self.options.heartbeat_interval, now + self.options.election_timeout_max);
-        let timely = now.saturating_sub(self.options.election_timeout_min);
+        let timely = self.timely();
         let Some((_, peer, log)) = self.replying_peer(from, reply.term, reply.connection) else { return };
         match reply.result {
             SnapshotResult::Continue { offset } => peer.snapshot_wanted(reply.last, offset, now),
@@ -443,7 +443,7 @@ impl Sending<'_> {
     fn entries(&mut self, to: Member, peer: &mut Peer, round: u64, entries: Entries) {
         let last = entries.last().map_or(peer.next_index.prev(), Entry::index);
         self.append(to, peer, round, entries);
-        peer.sent(last);
+        peer.sent(last, self.now);
     }
 
     fn append(&mut self, to: Member, peer: &mut Peer, round: u64, entries: Entries) {

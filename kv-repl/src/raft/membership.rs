@@ -21,6 +21,7 @@ use thiserror::Error;
 use super::leader::Leader;
 use super::progress::Peer;
 use super::{Raft, State};
+use crate::configuration::MEMBERS_MAX;
 use crate::types::{Configuration, Index, Member, NodeId, kind};
 
 /// Why the configuration was not changed.
@@ -92,7 +93,7 @@ impl Raft {
             return Ok(index);
         }
         let mut newcomers = target.voters().iter().copied().filter(|voter| !effective.is_voter(*voter));
-        if let Some(member) = newcomers.find(|voter| !state.has_caught_up(*voter)) {
+        if let Some(member) = newcomers.find(|voter| !state.has_caught_up(*voter, self.timely())) {
             return Err(ChangeError::NotCaughtUp { member });
         }
         if !target.is_majority(|voter| self.is_there(state, voter)) {
@@ -106,7 +107,13 @@ impl Raft {
     /// Whether a voter could help to commit the next entry. One with a damaged log answers, and cannot.
     pub(super) fn is_there(&self, leader: &Leader, member: Member) -> bool {
         let is_heard = |peer: &Peer| peer.is_heard(self.now, &self.options);
-        member == self.me || leader.peers.get(&member).is_some_and(is_heard) && leader.has_caught_up(member)
+        member == self.me
+            || leader.peers.get(&member).is_some_and(is_heard) && leader.has_caught_up(member, self.timely())
+    }
+
+    /// What began before this and is not done takes longer than an election may.
+    pub(super) fn timely(&self) -> Duration {
+        self.now.saturating_sub(self.options.election_timeout_min)
     }
 
     fn append_configuration(&mut self, configuration: &Configuration) {
@@ -143,7 +150,7 @@ impl Raft {
             return None;
         }
         let connected = self.connections.keys().copied();
-        let target = replacement(effective, connected, |member| leader.has_caught_up(member))?;
+        let target = replacement(effective, connected, |member| leader.has_caught_up(member, self.timely()))?;
         // As for any change: not if it ends this node's reign.
         let is_safe = target.is_majority(|voter| self.is_there(leader, voter));
         is_safe.then(|| effective.towards(&target))
@@ -166,7 +173,7 @@ impl Raft {
 ///
 /// | a connected member | then |
 /// |---|---|
-/// | is not in the configuration, but its id is | it learns, in place of another learner with its id |
+/// | is not in the configuration, but its id is, and there is room | it learns, in place of another learner with its id |
 /// | learns, has caught up, and a voter with its id is not connected | it takes that voter's place |
 fn replacement(
     configuration: &Configuration,
@@ -179,8 +186,9 @@ fn replacement(
         let voter = configuration.voter(member.id);
         voter.is_some_and(|voter| voter != member && !is_connected(voter)) && has_caught_up(member)
     };
+    let has_room = |id: NodeId| configuration.learners().len() < MEMBERS_MAX || configuration.learner(id).is_some();
     for member in connected.clone() {
-        if !configuration.is_member(member) && is_known(member.id) {
+        if !configuration.is_member(member) && is_known(member.id) && has_room(member.id) {
             return Some(configuration.with_learner(member));
         }
         if configuration.learner(member.id) == Some(member) && is_heir(member) {
@@ -219,5 +227,8 @@ mod tests {
         let one_learns = three.with_learner(member(4, 1));
         assert_eq!(next(&one_learns, &[member(4, 2)], true), Some(three.with_learner(member(4, 2))));
         assert_eq!(next(&one_learns, &[member(4, 1)], true), None, "nobody is promoted unasked");
+        let full = (0..MEMBERS_MAX as u64).fold(three, |full, id| full.with_learner(member(10 + id, 1)));
+        assert_eq!(next(&full, &[new], true), None, "no more can learn");
+        assert_eq!(next(&full, &[member(10, 2)], true), Some(full.with_learner(member(10, 2))));
     }
 }

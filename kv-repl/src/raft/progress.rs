@@ -44,13 +44,31 @@ pub(super) struct Peer {
 }
 
 /// Whether a follower keeps up with the log, in rounds: each ends when the follower has what the log held at its beginning
-/// (thesis, section 4.2.1).
+/// (thesis, section 4.2.1). When it has all, the next round begins with the next thing it is sent.
 struct CatchUp {
-    /// What the follower must have for the present round to end.
+    /// What the follower must have for the present round to end; what it has, between two rounds.
     goal: Index,
     since: Duration,
     /// The last round took no longer than an election may.
     is_done: bool,
+}
+
+impl CatchUp {
+    /// Entries up to `last` have been sent to a follower that has all up to `matched`.
+    fn sent(&mut self, matched: Index, last: Index, now: Duration) {
+        if matched >= self.goal && last > matched {
+            (self.goal, self.since) = (last, now);
+        }
+    }
+
+    /// The follower has all up to `matched` now, of a log that ends at `last`. A round that began before `timely` took too
+    /// long.
+    fn acknowledged(&mut self, matched: Index, last: Index, now: Duration, timely: Duration) {
+        if matched >= self.goal {
+            let is_done = matched == last || self.since >= timely;
+            *self = CatchUp { goal: last, since: now, is_done };
+        }
+    }
 }
 
 pub(super) enum Progress {
@@ -104,17 +122,16 @@ impl Peer {
         self.connection.is_some() && now < self.heard_at + options.election_timeout_max
     }
 
-    /// Whether it keeps up with the log, so that it can be counted on.
-    pub(super) fn has_caught_up(&self) -> bool {
-        self.catch_up.is_done
+    /// Whether it keeps up with the log, so that it can be counted on. A round that began before `timely` takes too long:
+    /// one whose disk hangs answers, and acknowledges nothing.
+    pub(super) fn has_caught_up(&self, timely: Duration) -> bool {
+        let CatchUp { goal, since, is_done } = self.catch_up;
+        is_done && (self.match_index >= goal || since >= timely)
     }
 
-    /// It has acknowledged something, and the leader's log ends at `last`. A round that began before `timely` took too long.
+    /// It has acknowledged something, and the leader's log ends at `last`.
     pub(super) fn advance_catch_up(&mut self, last: Index, now: Duration, timely: Duration) {
-        if self.match_index >= self.catch_up.goal {
-            let is_done = self.match_index == last || self.catch_up.since >= timely;
-            self.catch_up = CatchUp { goal: last, since: now, is_done };
-        }
+        self.catch_up.acknowledged(self.match_index, last, now, timely);
     }
 
     fn probe(&mut self, next: Index) {
@@ -134,6 +151,7 @@ impl Peer {
             *needed = index.max(*needed);
         } else {
             self.progress = Progress::Snapshot { needed: index, wanted: None, send_at: at };
+            self.catch_up.sent(self.match_index, index, at);
         }
     }
 
@@ -221,7 +239,8 @@ impl Peer {
     }
 
     /// Entries up to `last` have been sent after `next_index`.
-    pub(super) fn sent(&mut self, last: Index) {
+    pub(super) fn sent(&mut self, last: Index, now: Duration) {
+        self.catch_up.sent(self.match_index, last, now);
         match &mut self.progress {
             Progress::Probe { is_sent } => *is_sent = true,
             Progress::Replicate { in_flight, .. } => {
@@ -293,7 +312,7 @@ mod tests {
     #[test]
     fn an_old_acknowledgement_changes_nothing() {
         let mut peer = replicating(6);
-        peer.sent(index(9));
+        peer.sent(index(9), NOW);
         peer.acknowledged(index(5), &log());
         assert_eq!((peer.match_index, peer.next_index), (index(6), index(10)));
     }
@@ -303,11 +322,30 @@ mod tests {
         let mut peer = replicating(2);
         for last in [4, 6, 9] {
             assert!(peer.has_window(3));
-            peer.sent(index(last));
+            peer.sent(index(last), NOW);
         }
         assert!(!peer.has_window(3));
         peer.acknowledged(index(6), &log());
         assert!(peer.has_window(2));
+    }
+
+    /// Its disk hangs after entry 6, and then works again.
+    #[test]
+    fn whoever_acknowledges_nothing_has_not_caught_up_for_long() {
+        let (mut peer, at) = (Peer::new(index(6), Some(1), NOW), Duration::from_secs);
+        peer.acknowledged(index(6), &log());
+        peer.advance_catch_up(index(6), at(0), at(0));
+        assert!(peer.has_caught_up(at(99)), "it has all there is, for however long");
+        peer.sent(index(7), at(100));
+        peer.sent(index(9), at(101));
+        assert!(peer.has_caught_up(at(100)), "it is given time");
+        assert!(!peer.has_caught_up(at(101)));
+        peer.acknowledged(index(7), &log());
+        peer.advance_catch_up(index(9), at(110), at(109));
+        assert!(!peer.has_caught_up(at(109)), "that took long, and more waits");
+        peer.acknowledged(index(9), &log());
+        peer.advance_catch_up(index(9), at(111), at(110));
+        assert!(peer.has_caught_up(at(999)));
     }
 
     #[test]

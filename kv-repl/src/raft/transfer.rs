@@ -80,7 +80,9 @@ impl Raft {
         let connected = voters.filter_map(|voter| leader.peers.get_key_value(voter));
         let connected = connected.filter(|(_, peer)| peer.connection.is_some());
         // One that has come back with a damaged log keeps what it acknowledged before, and cannot lead.
-        connected.max_by_key(|(_, peer)| (peer.has_caught_up(), peer.match_index)).map(|(member, _)| *member)
+        connected
+            .max_by_key(|(_, peer)| (peer.has_caught_up(self.timely()), peer.match_index))
+            .map(|(member, _)| *member)
     }
 
     /// Begins to hand leadership to another voter. Proposals are refused from now on; what becomes of it shows in the role

@@ -294,6 +294,23 @@ fn a_change_that_would_leave_nobody_to_commit_is_refused() {
     assert!(sim.change(leader, &of(&[leader, left])), "the one that is gone can be removed");
 }
 
+/// A voter that answers, and whose disk takes nothing any more, does not help to commit what comes next.
+#[test]
+fn a_change_that_needs_a_hung_disk_is_refused() {
+    let mut sim = Sim::new(3, 34);
+    let leader = with_learners(&mut sim, &[]);
+    let (hung, well) = ((leader + 1) % 3, (leader + 2) % 3);
+    sim.run_until("all have all", SECOND * 5, |sim| sim.nodes.iter().all(|node| node.applied.len() == 1));
+    sim.nodes[hung].hangs = true;
+    assert!(sim.propose(leader, "committed by the other two"));
+    sim.pass(SECOND * 3);
+    let (now, needs_it) = (sim.now, of(&[leader, hung]));
+    assert_eq!(sim.raft(leader).change_membership(now, &needs_it), Err(ChangeError::NoMajority));
+    let without = of(&[leader, well]);
+    assert!(sim.change(leader, &without));
+    complete(&mut sim, &without);
+}
+
 /// The configuration of a node that was restored from a checkpoint is the checkpoint's.
 #[test]
 fn section_7_a_checkpoint_brings_the_configuration() {
