@@ -54,18 +54,23 @@ impl Agreed {
 #[derive(Default)]
 pub(super) struct Reports {
     by_mark: BTreeMap<Index, BTreeMap<Member, [u8; 32]>>,
+    /// The last mark that this node has passed.
+    passed: Index,
 }
 
 impl Reports {
-    /// Notes what another node had at a mark. Not if it is one too many: those before it are to be compared first.
+    /// Notes what another node had at a mark. Not if nothing can come of it, because this node has passed the mark and says
+    /// nothing of it; nor if it is one too many: those before it are to be compared first.
     fn hear(&mut self, from: Member, marked: Agreed) {
-        if self.by_mark.len() < MARKS_MAX || self.by_mark.contains_key(&marked.index) {
+        let has_room = self.by_mark.len() < MARKS_MAX && marked.index > self.passed;
+        if has_room || self.by_mark.contains_key(&marked.index) {
             self.note(from, marked);
         }
     }
 
     /// Notes what this node had at a mark. Those before it have had their turn, and make room.
     fn note_own(&mut self, me: Member, marked: Agreed) {
+        self.passed = self.passed.max(marked.index);
         self.note(me, marked);
         while self.by_mark.len() > MARKS_MAX {
             self.by_mark.pop_first();
@@ -189,6 +194,8 @@ mod tests {
         assert_eq!(reports.by_mark[&index(max)].len(), 3);
         reports.forget(index(max + 7));
         assert_eq!(kept(&reports), [max + 8, max + 9]);
+        reports.hear(member(2), marked(max));
+        assert_eq!(kept(&reports), [max + 8, max + 9], "what this node has passed takes no room");
     }
 
     #[test]

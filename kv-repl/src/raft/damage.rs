@@ -232,10 +232,10 @@ impl Raft {
         }
     }
 
-    /// A checkpoint of committed entries has been received: of what is lost, nothing up to its end is missed any more. The
-    /// log keeps what comes after it, unless it is certain that this contradicts it.
-    pub(super) fn cover_damage(&mut self, checkpoint: EntryId, configuration: &Configuration) {
-        let Some(damage) = &mut self.damage else { return };
+    /// A checkpoint of committed entries has been received: of what is lost, nothing up to its end is missed any more. Says
+    /// whether the log keeps what comes after it: unless it is certain that this contradicts it.
+    pub(super) fn cover_damage(&mut self, checkpoint: EntryId, configuration: &Configuration) -> bool {
+        let Some(damage) = &mut self.damage else { return self.log.contains(checkpoint) };
         let hole = damage.around(checkpoint.index);
         let may_fit = hole.map_or(self.log.contains(checkpoint), |hole| may_be_in(&self.log, damage, hole, checkpoint));
         if may_fit {
@@ -250,6 +250,7 @@ impl Raft {
             damage.lost.clear();
         }
         self.end_damage();
+        may_fit
     }
 
     fn end_damage(&mut self) {
@@ -287,8 +288,9 @@ impl Raft {
 /// Whether the lost entry in this one's place may be this one: terms never go back, and one that is being repaired is known.
 fn may_be_in(log: &Log, damage: &Damage, hole: Lost, entry: EntryId) -> bool {
     let before = hole.first.prev();
-    let known = || EntryId::new(log.term(before).expect("what is lost is in the log"), before);
-    let before = damage.written_up_to(entry.index).unwrap_or_else(known);
+    let known = EntryId::new(log.term(before).expect("what is lost is in the log"), before);
+    let repaired = damage.written_up_to(entry.index).filter(|repaired| repaired.index > known.index);
+    let before = repaired.unwrap_or(known);
     let is_in_order = before.term <= entry.term && entry.term <= hole.next.term;
     is_in_order && (before.index < entry.index || before == entry)
 }

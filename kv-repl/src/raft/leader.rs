@@ -280,13 +280,11 @@ impl Raft {
     pub(super) fn handle_install_snapshot_reply(&mut self, from: Member, reply: InstallSnapshotReply) {
         let now = self.now;
         let (soon, later) = (now + self.options.heartbeat_interval, now + self.options.election_timeout_max);
-        let timely = self.timely();
         let Some((_, peer, log)) = self.replying_peer(from, reply.term, reply.connection) else { return };
         match reply.result {
             SnapshotResult::Continue { offset } => peer.snapshot_wanted(reply.last, offset, now),
             SnapshotResult::Installed => {
                 peer.acknowledged(reply.last.index, log);
-                peer.advance_catch_up(log.last().index, now, timely);
                 // If that was not enough, the log has been cut beyond that checkpoint meanwhile, or has a hole beyond it.
                 peer.restart_snapshot(soon);
             }

@@ -59,9 +59,9 @@ impl Raft {
     /// A durable checkpoint of committed entries is here. See the table above.
     fn install(&mut self, last: EntryId, configuration: Configuration, connection: Option<u64>) {
         if last.index > self.committed {
-            self.cover_damage(last, &configuration);
-            let is_kept = planted::is(Mistake::ConflictingSuffixKept) && last.index <= self.log.last().index;
-            if !self.log.contains(last) && !is_kept {
+            let is_kept = self.cover_damage(last, &configuration);
+            let is_kept = is_kept || planted::is(Mistake::ConflictingSuffixKept) && last.index <= self.log.last().index;
+            if !is_kept {
                 self.log.reset(last);
                 self.configurations.reset(configuration);
                 self.writes.reset(last);

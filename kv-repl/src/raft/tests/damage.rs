@@ -218,11 +218,12 @@ fn a_checkpoint_may_come_while_a_repair_is_being_written() {
     }
 }
 
-/// The same, with a checkpoint that contradicts the log: in term 2 others have committed other entries than those of term 1
-/// that are being repaired, or than those of term 3 before the loss. None of it was ever committed.
+/// The same, with a checkpoint that contradicts the log: others have committed other entries than those that are being
+/// repaired, or than those of a later term before the loss. None of it was ever committed.
 #[test]
 fn a_checkpoint_may_contradict_the_repair_that_is_being_written() {
-    for (before, upto) in [(1, 4), (1, 5), (3, 4), (3, 6)] {
+    let cases = [(1, 1, (2, 4)), (1, 1, (2, 5)), (3, 3, (2, 4)), (3, 3, (2, 6)), (1, 3, (1, 4)), (1, 3, (1, 6))];
+    for (before, repaired, (term, upto)) in cases {
         let boot = Boot {
             hard_state: HardState { term: Term::new(4), voted_for: None },
             terms: if before == 1 { vec![id(1, 1), id(4, 7)] } else { vec![id(1, 1), id(before, 3), id(4, 7)] },
@@ -233,15 +234,33 @@ fn a_checkpoint_may_contradict_the_repair_that_is_being_written() {
         let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
         (1..3).for_each(|peer| raft.handle_connected(SECOND, member(peer), peer as u64));
         let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
-        let repair = answer(&mut raft, 1, asked.token, found(entries(before, 4..=5)));
-        assert_eq!(repair.len(), 2);
-        let done = install(&mut raft, id(2, upto));
-        let is_reset = |output: &Output| matches!(output, Output::Write(write) if write.reset == Some(id(2, upto)));
+        let repair = answer(&mut raft, 1, asked.token, found(entries(repaired, 4..=5)));
+        assert_eq!(repair.len(), 2, "after term {before}");
+        let done = install(&mut raft, id(term, upto));
+        let is_reset = |output: &Output| matches!(output, Output::Write(write) if write.reset == Some(id(term, upto)));
         assert!(done.iter().any(is_reset), "nothing of that log is kept: {done:?}");
         raft.handle_repaired(SECOND, &repair);
-        assert_eq!((raft.is_damaged(), raft.last(), raft.committed()), (false, id(2, upto), index(upto)));
+        assert_eq!((raft.is_damaged(), raft.last(), raft.committed()), (false, id(term, upto), index(upto)));
         raft.invariants();
     }
+}
+
+/// What is written of another range says nothing of this one.
+#[test]
+fn a_repair_before_a_known_entry_is_not_what_comes_before_the_loss() {
+    let boot = Boot {
+        hard_state: HardState { term: Term::new(4), voted_for: None },
+        terms: vec![id(1, 1), id(3, 6), id(4, 13)],
+        last: index(15),
+        lost: vec![Lost { first: index(4), next: id(3, 6) }, Lost { first: index(10), next: id(4, 13) }],
+        ..Boot::first(Configuration::new((0..3).map(member).collect()))
+    };
+    let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
+    raft.handle_connected(SECOND, member(1), 1);
+    let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
+    assert_eq!(answer(&mut raft, 1, asked.token, found(entries(1, 4..=5))).len(), 2);
+    install(&mut raft, id(2, 11));
+    assert_eq!(raft.last(), id(2, 11), "entry 9 is of term 3");
 }
 
 /// A large answer over a slow network takes longer than the one who asks waits before it asks the next.
