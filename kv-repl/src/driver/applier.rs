@@ -175,16 +175,24 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         self.tell_core(Own::Marked(state.applied.index, hash));
     }
 
-    /// A majority had this hash. If this replica had another one its state is wrong, and it must serve nobody.
+    /// A majority had this hash. If this replica had another one its state is wrong, and it must serve nobody until it has
+    /// the same again, for which it needs another state.
     fn compare(&self, agreed: Agreed) {
-        let Some(own) = self.shared.hash_at(agreed.index).filter(|own| *own != agreed.hash) else { return };
-        error!(
-            index = %agreed.index, own = %short(&own), majority = %short(&agreed.hash),
-            "the state of this node is not that of the majority: it serves nobody any more, and writes no checkpoints. Start \
-             it again: it begins as a new member, and the others give it their state"
-        );
-        self.shared.is_diverged.store(true, Ordering::Release);
-        self.tell_core(Own::Diverged);
+        let Some(own) = self.shared.hash_at(agreed.index) else { return };
+        let is_diverged = own != agreed.hash;
+        if self.shared.is_diverged.swap(is_diverged, Ordering::AcqRel) == is_diverged {
+            return;
+        }
+        self.tell_core(Own::Diverged(is_diverged));
+        if is_diverged {
+            error!(
+                index = %agreed.index, own = %short(&own), majority = %short(&agreed.hash),
+                "the state of this node is not that of the majority: it serves nobody any more, and does not lead. If the \
+                 others are well, stop it, move its directory away, and start it with an empty one: they give it their state"
+            );
+        } else {
+            info!(index = %agreed.index, "the state of this node is that of the majority again");
+        }
     }
 
     /// Gives the effects to those of this process that wait for them.
@@ -251,8 +259,7 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
     /// Takes a read view, which costs nothing, and lets a thread write it out while applying goes on.
     fn checkpoint_if_due(&mut self) {
         let is_due = self.is_checkpoint_wanted || self.log_bytes >= self.checkpoint_log_bytes;
-        if !is_due || self.checkpoint_running.load(Ordering::Acquire) || self.shared.is_diverged.load(Ordering::Acquire)
-        {
+        if !is_due || self.checkpoint_running.load(Ordering::Acquire) {
             return;
         }
         (self.log_bytes, self.is_checkpoint_wanted) = (0, false);

@@ -14,7 +14,7 @@ use super::checkpoints::Checkpoints;
 use super::config::{ReplicaConfig, StartError};
 use super::founding::FoundingRecord;
 use super::host::{Host, RealHost};
-use super::identity::{GivenUp, NodeState};
+use super::identity::NodeState;
 use super::replicated::Replicated;
 use super::traits::{Log, LogDamage, LogReader, StateMachine};
 use crate::raft::Lost;
@@ -38,12 +38,6 @@ pub(super) enum Boot<S, L> {
     Ready(Box<Booted<S, L>>),
     BeyondRepair {
         reason: String,
-        /// The checkpoints are of no use either.
-        #[cfg_attr(
-            not(all(feature = "file-log", feature = "store")),
-            expect(dead_code, reason = "only the default composition can begin a new log")
-        )]
-        is_state_wrong: bool,
         /// Which cluster it belongs to, if that can be read.
         #[cfg_attr(
             not(all(feature = "file-log", feature = "store")),
@@ -75,15 +69,16 @@ pub(super) fn boot<S: StateMachine, L: Log>(
     let failed = |source| StartError::Checkpoints { path: config.dir.clone(), source };
     let checkpoints = Checkpoints::open(&config.dir).map_err(failed)?;
     let state: Replicated<S> = checkpoints.load_newest().map_err(failed)?.unwrap_or_else(Replicated::empty);
+    if node.is_diverged {
+        warn!(
+            "the state of this node was not that of the majority when it ended: until it is again, it serves nobody and does not lead"
+        );
+    }
     let lost = match examine(&mut log, &node, state.applied)? {
         Ok(lost) => lost,
         Err(reason) => {
             let founding = state.founding.or_else(|| founding_entry(&log.reader()).ok().flatten());
-            return Ok(Boot::BeyondRepair {
-                reason,
-                is_state_wrong: node.given_up == Some(GivenUp::Diverged),
-                founding,
-            });
+            return Ok(Boot::BeyondRepair { reason, founding });
         }
     };
     let mut founding = match &state.founding {
@@ -119,17 +114,15 @@ fn node_state<L: Log>(id: NodeId, log: &L, host: &dyn Host) -> Result<NodeState,
         return Err(StartError::State("there are entries but no node state"));
     }
     let me = Member::new(id, Incarnation::new(host.draw()?));
-    Ok(NodeState { me, hard_state: HardState::default(), starts: 0, given_up: None })
+    Ok(NodeState { me, hard_state: HardState::default(), starts: 0, is_given_up: false, is_diverged: false })
 }
 
 /// Brings the log together with the checkpoint that ends with `applied`, and says what it has lost after that, or why it is
 /// of no use.
 fn examine<L: Log>(log: &mut L, node: &NodeState, applied: EntryId) -> Result<Result<Vec<Lost>, String>, StartError> {
     let damage = log.damage();
-    match node.given_up {
-        Some(GivenUp::LogLost) => return Ok(Err("no other node has what its log has lost".to_owned())),
-        Some(GivenUp::Diverged) => return Ok(Err("its state was not that of the majority".to_owned())),
-        None => {}
+    if node.is_given_up {
+        return Ok(Err("no other node has what its log has lost".to_owned()));
     }
     if damage.is_state_in_doubt {
         return Ok(Err("its log may have lost the latest vote".to_owned()));
@@ -289,7 +282,7 @@ mod tests {
         let config = ReplicaConfig::new(NodeId::new(1), dir.path().join("checkpoints"), Vec::new());
         let me = Member::new(config.id, Incarnation::new(7));
         let hard_state = HardState { term: Term::new(9), voted_for: None };
-        let node = NodeState { me, hard_state, starts: 1, given_up: None };
+        let node = NodeState { me, hard_state, starts: 1, is_given_up: false, is_diverged: false };
         let mut log = open(dir.path());
         for at in 1..=9 {
             let id = EntryId::new(Term::new(if at < 4 { 1 } else { term }), Index::new(at));

@@ -118,7 +118,7 @@ mod store {
 mod composed {
     use std::fs::{self, File};
     use std::io;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use kv_store::Store;
     use tracing::warn;
@@ -146,8 +146,7 @@ mod composed {
         ///
         /// A log that has lost what nobody can give back, or the latest vote, is set aside beside the new one, as
         /// `log.given-up-1` and so on: the node begins again as a new member, which the leader lets in in place of the old
-        /// one. Whatever else a log has lost comes back from the other nodes. If the state was found not to be that of the
-        /// majority, the checkpoints are set aside as well, as `checkpoints.given-up-1` and so on.
+        /// one. Whatever else a log has lost comes back from the other nodes.
         ///
         /// # Errors
         ///
@@ -159,18 +158,9 @@ mod composed {
             let log = open_log(&home, &config).await?;
             let booted = match read_disk::<Store, _>(&config, log, None).await? {
                 Boot::Ready(booted) => booted,
-                Boot::BeyondRepair { reason, is_state_wrong: false, founding: None } => {
-                    return Err(StartError::Damaged(reason));
-                }
-                Boot::BeyondRepair { reason, is_state_wrong, founding } => {
-                    let failed = |error: io::Error| StartError::Other(BoxError::from(error));
-                    // First of all: with a new log, a wrong state would pass for a right one. Without the record, which may
-                    // go with it, the others hand it over.
-                    if is_state_wrong {
-                        let path = set_aside(&home, "checkpoints").map_err(failed)?;
-                        warn!(checkpoints = %path.display(), "the checkpoints are set aside");
-                    }
-                    let path = set_aside(&home, "log").map_err(failed)?;
+                Boot::BeyondRepair { reason, founding: None } => return Err(StartError::Damaged(reason)),
+                Boot::BeyondRepair { reason, founding } => {
+                    let path = set_aside(&home).map_err(|error| StartError::Log(LogError::new(error)))?;
                     warn!(%reason, log = %path.display(), "the log is set aside; this node begins again as a new member");
                     let log = open_log(&home, &config).await?;
                     match read_disk(&config, log, founding).await? {
@@ -197,11 +187,11 @@ mod composed {
         Ok(log)
     }
 
-    /// Moves what is called so out of the way, and gives its new place.
-    fn set_aside(home: &Path, what: &str) -> io::Result<PathBuf> {
-        let free = (1..).map(|number| home.join(format!("{what}.given-up-{number}"))).find(|path| !path.exists());
+    /// Moves the log out of the way, and gives its new place.
+    fn set_aside(home: &Path) -> io::Result<std::path::PathBuf> {
+        let free = (1..).map(|number| home.join(format!("log.given-up-{number}"))).find(|path| !path.exists());
         let path = free.expect("numbers do not end");
-        fs::rename(home.join(what), &path)?;
+        fs::rename(home.join("log"), &path)?;
         File::open(home)?.sync_all()?;
         Ok(path)
     }

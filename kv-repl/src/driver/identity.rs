@@ -18,17 +18,10 @@ pub(crate) struct NodeState {
     pub(crate) hard_state: HardState,
     /// How often the node has been started, this time included.
     pub(crate) starts: u64,
-    /// This disk counts for nothing any more.
-    pub(crate) given_up: Option<GivenUp>,
-}
-
-/// Why a disk counts for nothing any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GivenUp {
-    /// The log has lost what nobody else has.
-    LogLost = 1,
-    /// The state is not that of the majority.
-    Diverged = 2,
+    /// The log has lost what nobody else has: this disk counts for nothing any more.
+    pub(crate) is_given_up: bool,
+    /// The state is not that of the majority, as far as is known.
+    pub(crate) is_diverged: bool,
 }
 
 impl NodeState {
@@ -40,7 +33,7 @@ impl NodeState {
         out.put_u8(u8::from(self.hard_state.voted_for.is_some()));
         put_member(self.hard_state.voted_for.unwrap_or(self.me), &mut out);
         out.put_u64_le(self.starts);
-        out.put_u8(self.given_up.map_or(0, |reason| reason as u8));
+        out.put_u8(u8::from(self.is_given_up) | u8::from(self.is_diverged) << 1);
         out.freeze()
     }
 
@@ -53,13 +46,9 @@ impl NodeState {
         let voted = bytes.get_u8() == 1;
         let voted_for = Some(take_member(&mut bytes)).filter(|_| voted);
         let starts = bytes.get_u64_le();
-        let given_up = match bytes.get_u8() {
-            0 => None,
-            1 => Some(GivenUp::LogLost),
-            2 => Some(GivenUp::Diverged),
-            _ => return None,
-        };
-        Some(NodeState { me, hard_state: HardState { term, voted_for }, starts, given_up })
+        let flags = Some(bytes.get_u8()).filter(|flags| *flags < 4)?;
+        let (is_given_up, is_diverged) = (flags & 1 != 0, flags & 2 != 0);
+        Some(NodeState { me, hard_state: HardState { term, voted_for }, starts, is_given_up, is_diverged })
     }
 }
 
@@ -231,9 +220,12 @@ mod tests {
     fn node_state_round_trip() {
         for voted_for in [None, Some(member(3))] {
             let hard_state = HardState { term: Term::new(5), voted_for };
-            for given_up in [None, Some(GivenUp::LogLost), Some(GivenUp::Diverged)] {
-                let state = NodeState { me: member(1), hard_state, starts: 6, given_up };
+            for (is_given_up, is_diverged) in [(false, false), (true, false), (false, true), (true, true)] {
+                let state = NodeState { me: member(1), hard_state, starts: 6, is_given_up, is_diverged };
                 assert_eq!(NodeState::decode(&state.encode()), Some(state));
+                let mut unknown = state.encode().to_vec();
+                *unknown.last_mut().expect("the flags") |= 4;
+                assert_eq!(NodeState::decode(&unknown), None);
             }
         }
         assert_eq!(NodeState::decode(&[1, 2, 3]), None);

@@ -17,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tracing::{info, warn};
 
 use super::boot::term_at;
-use super::identity::{GivenUp, NodeState};
+use super::identity::NodeState;
 use super::task::Own;
 use super::threads;
 use super::traits::{Log, LogError};
@@ -37,8 +37,8 @@ pub(crate) enum LogTask {
     Repair(Entries),
     /// Entries from here on are lost for good: remember that this disk counts for nothing any more, and end.
     GiveUp { first: Index, hard_state: HardState },
-    /// The state is not that of the majority: remember it, and go on.
-    Diverged(HardState),
+    /// The state is not that of the majority, or is again: remember it.
+    Diverged { is_diverged: bool, hard_state: HardState },
 }
 
 /// Takes work for the log. Gives what has come of it, if that is known at once.
@@ -80,9 +80,9 @@ fn work<L: Log>(log: &mut L, node: &mut NodeState, task: &LogTask) -> Result<(),
         LogTask::Truncate(upto) => log.truncate_prefix(*upto),
         LogTask::Repair(entries) => log.repair(entries),
         LogTask::GiveUp { first, hard_state } => give_up(log, *node, *hard_state, *first),
-        LogTask::Diverged(hard_state) => {
+        LogTask::Diverged { is_diverged, hard_state } => {
             // Every later write says so too.
-            node.given_up = Some(GivenUp::Diverged);
+            node.is_diverged = *is_diverged;
             log.append(&[], Some(&NodeState { hard_state: *hard_state, ..*node }.encode()))
         }
     }
@@ -93,7 +93,7 @@ fn done(task: LogTask) -> Option<Own> {
     match task {
         LogTask::Write(write) => Some(Own::Durable(write.into_durable())),
         LogTask::Repair(entries) => Some(Own::Repaired(entries)),
-        LogTask::Truncate(_) | LogTask::GiveUp { .. } | LogTask::Diverged(_) => None,
+        LogTask::Truncate(_) | LogTask::GiveUp { .. } | LogTask::Diverged { .. } => None,
     }
 }
 
@@ -211,7 +211,7 @@ fn gather(tasks: &Receiver<LogTask>, queue: &mut VecDeque<LogTask>, is_full: boo
 }
 
 fn give_up<L: Log>(log: &mut L, node: NodeState, hard_state: HardState, first: Index) -> Result<(), LogError> {
-    log.append(&[], Some(&NodeState { hard_state, given_up: Some(GivenUp::LogLost), ..node }.encode()))?;
+    log.append(&[], Some(&NodeState { hard_state, is_given_up: true, ..node }.encode()))?;
     log.sync()?;
     Err(LogError::new(format!(
         "entries from {first} on are lost, and no other node has them any more; started again, this node joins the cluster \
@@ -295,7 +295,8 @@ mod tests {
 
     fn writer() -> Writer<Full> {
         let me = Member::new(NodeId::new(1), Incarnation::new(7));
-        let node = NodeState { me, hard_state: HardState::default(), starts: 1, given_up: None };
+        let node =
+            NodeState { me, hard_state: HardState::default(), starts: 1, is_given_up: false, is_diverged: false };
         let (core, _) = unbounded_channel();
         Writer { log: Full::default(), node, core, queue: VecDeque::new(), is_full: false }
     }
@@ -322,14 +323,14 @@ mod tests {
         let (mut writer, hard_state) = (writer(), HardState { term: Term::new(3), voted_for: None });
         writer.log.truncated = Some(id(1, 20));
         let stored = |writer: &Writer<Full>| NodeState::decode(&writer.log.state().expect("some")).expect("readable");
-        writer.queue.extend([LogTask::Diverged(hard_state)]);
+        writer.queue.extend([LogTask::Diverged { is_diverged: true, hard_state }]);
         writer.work().expect("written");
-        assert_eq!(stored(&writer), NodeState { hard_state, given_up: Some(GivenUp::Diverged), ..writer.node });
+        assert_eq!(stored(&writer), NodeState { hard_state, is_diverged: true, ..writer.node });
         let vote = write();
         let hard_state = vote.hard_state.expect("its vote");
         writer.queue.extend([LogTask::Write(vote)]);
         writer.work().expect("written");
-        assert_eq!(stored(&writer), NodeState { hard_state, given_up: Some(GivenUp::Diverged), ..writer.node });
+        assert_eq!(stored(&writer), NodeState { hard_state, is_diverged: true, ..writer.node });
     }
 
     #[test]

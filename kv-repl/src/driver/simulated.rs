@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -123,6 +124,7 @@ impl<S: StateMachine> SimNode<S> {
         let (snapshots, snapshot_tasks) = channel();
         let (receiving, received) = channel();
         let shared = Arc::new(Shared::new(booted.state));
+        shared.is_diverged.store(booted.node.is_diverged, Ordering::Release);
         let me = (config.id, nonce);
         let checkpoints = booted.checkpoints;
         let applier = Applier::new(shared.clone(), reader.clone(), checkpoints.clone(), own.clone(), me, u64::MAX);
@@ -279,7 +281,7 @@ impl<S: StateMachine> SimNode<S> {
 
     /// Whether its state was found to differ from the majority's.
     pub(crate) fn is_diverged(&self) -> bool {
-        self.task.shared.is_diverged.load(std::sync::atomic::Ordering::Acquire)
+        self.task.shared.is_diverged.load(Ordering::Acquire)
     }
 }
 

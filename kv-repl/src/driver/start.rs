@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -90,6 +91,7 @@ impl<S: StateMachine> Replica<S> {
         let inboxes = Inboxes { peers, own: own_events, submissions: submitted, reads: read };
 
         let shared = Arc::new(Shared::new(booted.state));
+        shared.is_diverged.store(booted.node.is_diverged, Ordering::Release);
         let (cluster, cluster_seen) = watch::channel(booted.founding.as_ref().map(FoundingRecord::cluster_id));
         let (context, links) = connect(&config, booted.node.me, booted.founding, transport, events, &shared);
         let inner = Inner {
@@ -337,6 +339,7 @@ pub(super) fn core_boot<S: StateMachine, R: LogReader>(
         applied,
         stamp_ms: state.stamp_ms().max(last_stamp_ms(reader)?),
         lost,
+        is_diverged: node.is_diverged,
     })
 }
 

@@ -60,8 +60,8 @@ pub(crate) enum Own {
     LogRead(LogRead),
     /// These are in the place of lost ones now.
     Repaired(Entries),
-    /// This node's state is not that of the majority.
-    Diverged,
+    /// This node's state is not that of the majority, or is again.
+    Diverged(bool),
     /// The mark at this index was applied, with this state hash.
     Marked(Index, [u8; 32]),
     /// A piece of a checkpoint was stored, or not.
@@ -236,9 +236,9 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Own::Durable(durable) => self.raft.handle_durable(now, durable),
             Own::DiskFull(is_full) => self.raft.handle_disk_full(now, is_full),
             Own::LogRead(read) => self.raft.handle_log_read(now, read),
-            Own::Diverged => {
-                self.raft.handle_diverged(now);
-                self.tell_log(now, LogTask::Diverged(self.raft.hard_state()));
+            Own::Diverged(is_diverged) => {
+                self.raft.handle_diverged(now, is_diverged);
+                self.tell_log(now, LogTask::Diverged { is_diverged, hard_state: self.raft.hard_state() });
             }
             Own::Marked(index, hash) => self.raft.handle_marked(now, index, hash),
             Own::Repaired(entries) => self.handle_repaired(now, &entries),

@@ -106,12 +106,12 @@ impl Raft {
         self.tell_marked();
     }
 
-    /// This replica has applied what a majority agreed on, and has another state itself. It goes on as a voter, whose log
-    /// is as good as any, and does not lead.
-    pub fn handle_diverged(&mut self, now: Duration) {
+    /// This replica has applied what a majority agreed on, and has another state itself, or the same again. With another
+    /// one it goes on as a voter, whose log is as good as any, and does not lead.
+    pub fn handle_diverged(&mut self, now: Duration, is_diverged: bool) {
         self.see(now);
-        self.is_diverged = true;
-        if matches!(self.state, State::Leader(_)) {
+        self.is_diverged = is_diverged;
+        if is_diverged && matches!(self.state, State::Leader(_)) {
             self.abdicate();
         }
     }

@@ -34,6 +34,8 @@ pub struct Boot {
     /// What can't be read of the log after `applied`, in order. The last entry, and the hard state, are known for certain: a
     /// node that has lost them begins again with an empty disk and another incarnation.
     pub lost: Vec<Lost>,
+    /// The last that was known of the state is that it is not the majority's: see [`super::Raft::handle_diverged`].
+    pub is_diverged: bool,
 }
 
 impl Boot {
@@ -49,6 +51,7 @@ impl Boot {
             applied: Index::ZERO,
             stamp_ms: 0,
             lost: Vec::new(),
+            is_diverged: false,
         }
     }
 }

@@ -169,7 +169,7 @@ impl Raft {
             stamp_ms: boot.stamp_ms,
             is_disk_full: false,
             last_token,
-            is_diverged: false,
+            is_diverged: boot.is_diverged,
             marked: None,
             damage: Damage::new(boot.lost, now),
             fetching: Vec::new(),

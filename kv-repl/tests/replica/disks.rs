@@ -134,37 +134,71 @@ async fn three_damaged_logs_heal_each_other() {
     cluster.expect_equal_states().await;
 }
 
-/// A bug, or memory that forgets, has made a state wrong that then went into a checkpoint.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_state_is_set_aside_with_its_checkpoints() {
-    let mut cluster = Cluster::start(4 << 10).await;
-    let leader = cluster.leader().await;
-    fill(&cluster, leader, 200).await;
-    let node = (leader + 1) % 3;
-    let (old, checkpoints) = (cluster.me(node), cluster.home(node).join("checkpoints"));
-    cluster.stop(node).await;
-    for file in fs::read_dir(&checkpoints).expect("its checkpoints") {
+/// Makes the state of a node that does not run wrong, as a bug would, or memory that forgets.
+fn make_wrong(cluster: &Cluster, node: usize) {
+    for file in fs::read_dir(cluster.home(node).join("checkpoints")).expect("its checkpoints") {
         let path = file.expect("readable").path();
         let (mut store, meta) = kv_store::checkpoint::read(&mut File::open(&path).expect("readable")).expect("whole");
         store.apply(meta.last.index, &put("key-7", "wrong"));
         kv_store::checkpoint::write(&store.view(), &meta, &mut File::create(&path).expect("writable"))
             .expect("written");
     }
+}
+
+/// A leader, and another node whose state is wrong and which knows it.
+async fn with_a_wrong_state(cluster: &mut Cluster) -> (usize, usize) {
+    let leader = cluster.leader().await;
+    fill(cluster, leader, 200).await;
+    let node = (leader + 1) % 3;
+    cluster.stop(node).await;
+    make_wrong(cluster, node);
     cluster.run(node).await.expect("it starts");
     assert_eq!(read(cluster.node(node), "key-7").await, Ok(Some("wrong".to_owned())), "nobody knows yet");
     cluster.node(leader).mark().await.expect("a mark passes");
     eventually("it is found out", || cluster.node(node).is_diverged().then_some(())).await;
     assert_eq!(read(cluster.node(node), "key-7").await, Err(ReadError::Diverged));
-    // It votes and acknowledges as before.
-    fill(&cluster, leader, 300).await;
+    (leader, node)
+}
+
+/// It votes and acknowledges as before, also when it has been started again, and serves nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_state_is_remembered_until_another_takes_its_place() {
+    let mut cluster = Cluster::start(4 << 10).await;
+    let (leader, node) = with_a_wrong_state(&mut cluster).await;
+    let (me, third) = (cluster.me(node), (leader + 2) % 3);
     cluster.stop(node).await;
     cluster.run(node).await.expect("it starts");
-    let new = cluster.me(node);
-    assert_ne!(new, old);
-    for aside in ["log.given-up-1", "checkpoints.given-up-1"] {
-        assert!(cluster.home(node).join(aside).is_dir(), "{aside}");
-    }
-    cluster.until_voter(new).await;
+    assert_eq!((cluster.me(node), cluster.node(node).is_diverged()), (me, true));
+    assert_eq!(read(cluster.node(node), "key-7").await, Err(ReadError::Diverged));
+    cluster.stop(third).await;
+    fill(&cluster, leader, 20).await;
+    assert!(cluster.node(node).is_diverged());
+    cluster.run(third).await.expect("it starts");
+    // It misses so much that it is sent a state, which is right; the next mark says so.
+    cluster.stop(node).await;
+    fill(&cluster, leader, 500).await;
+    cluster.run(node).await.expect("it starts");
+    eventually("it has caught up", || {
+        (cluster.node(node).status().applied >= cluster.node(leader).status().applied).then_some(())
+    })
+    .await;
+    cluster.node(leader).mark().await.expect("a mark passes");
+    eventually("it is right again", || (!cluster.node(node).is_diverged()).then_some(())).await;
+    assert_eq!(read(cluster.node(node), "key-7").await, Ok(Some("<value-7>".to_owned())));
+    cluster.expect_equal_states().await;
+    cluster.stop(node).await;
+    cluster.run(node).await.expect("it starts");
+    assert!(!cluster.node(node).is_diverged(), "that is remembered as well");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_state_is_wrong_comes_back_with_an_empty_disk() {
+    let mut cluster = Cluster::start(4 << 10).await;
+    let (_, node) = with_a_wrong_state(&mut cluster).await;
+    cluster.stop(node).await;
+    fs::remove_dir_all(cluster.home(node)).expect("removed");
+    cluster.run(node).await.expect("it starts");
+    cluster.until_voter(cluster.me(node)).await;
     assert_eq!(read(cluster.node(node), "key-7").await, Ok(Some("<value-7>".to_owned())));
     cluster.expect_equal_states().await;
 }

@@ -8,9 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kv_repl::transport::memory::MemoryNetwork;
 use kv_repl::types::{Index, NodeId};
-use kv_repl::{
-    BoxError, CheckpointMeta, ReadError, Replica, ReplicaConfig, Role, StartError, StateMachine, WriteError,
-};
+use kv_repl::{BoxError, CheckpointMeta, ReadError, Replica, ReplicaConfig, Role, StateMachine, WriteError};
 
 use crate::eventually;
 
@@ -97,6 +95,8 @@ async fn the_one_that_differs_serves_nobody_and_does_not_lead() {
     let home = dir.path().join(&address);
     let (log, _) = kv_wal::Log::open(&home.join("log"), kv_wal::Options::default()).expect("log opens");
     let config = ReplicaConfig::new(id, home.join("checkpoints"), peers.clone());
-    let again = Replica::<Counter>::start(config, log, network.transport(&address)).await;
-    assert!(matches!(again, Err(StartError::Damaged(_))));
+    let again = Replica::<Counter>::start(config, log, network.transport(&address)).await.expect("it starts");
+    assert!(again.is_diverged());
+    assert_eq!(again.submit(vec![Bytes::from_static(b"five")]).await, [Err(WriteError::Diverged)]);
+    again.shutdown().await;
 }

@@ -89,6 +89,7 @@ impl Disk {
             applied,
             stamp_ms,
             lost: self.lost_after(applied),
+            is_diverged: false,
         }
     }
 }
