@@ -6,9 +6,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::{error, info};
 
@@ -27,6 +29,8 @@ use crate::types::{Entries, Index, NodeId};
 const CHUNK_ENTRIES: usize = 256;
 /// Bytes of stored entries read at once.
 const READ_BYTES: usize = 4 << 20;
+/// A checkpoint that could not be written is tried again after this.
+const FAILED_PAUSE: Duration = Duration::from_secs(10);
 
 /// Work for the applier, in the order of the log.
 pub(crate) enum ApplyTask<S> {
@@ -36,8 +40,8 @@ pub(crate) enum ApplyTask<S> {
     Stored { first: Index, last: Index },
     /// Take this state, which was received, in place of what is here.
     Restore(Box<Replicated<S>>),
-    /// Write a checkpoint, whether one is due or not.
-    Checkpoint,
+    /// Write a checkpoint that reaches over this entry, whether one is due or not.
+    Checkpoint { needed: Index },
 }
 
 /// What the applier works with, and what it knows between tasks.
@@ -55,12 +59,37 @@ pub(crate) struct Applier<S: StateMachine, R: LogReader> {
     is_overtaken: bool,
     checkpoint_log_bytes: u64,
     log_bytes: u64,
-    /// One is wanted before it is due.
-    is_checkpoint_wanted: bool,
+    /// One that reaches over this entry is wanted before it is due.
+    checkpoint_wanted: Index,
+    checkpoint: Arc<LastCheckpoint>,
+    checkpoint_thread: Option<JoinHandle<()>>,
     /// There are no threads.
     pub(crate) is_alone: bool,
-    checkpoint_running: Arc<AtomicBool>,
-    checkpoint_thread: Option<JoinHandle<()>>,
+}
+
+/// The checkpoint that is being written, or was last.
+#[derive(Default)]
+struct LastCheckpoint {
+    is_running: AtomicBool,
+    /// The last entry that it covers; zero if it could not be written.
+    last: AtomicU64,
+    failed_at: Mutex<Option<Instant>>,
+}
+
+impl LastCheckpoint {
+    fn has_begun(&self, last: Index) {
+        self.is_running.store(true, Ordering::Release);
+        self.last.store(last.get(), Ordering::Release);
+        *self.failed_at.lock() = None;
+    }
+
+    fn has_ended(&self, is_written: bool) {
+        if !is_written {
+            self.last.store(0, Ordering::Release);
+            *self.failed_at.lock() = Some(Instant::now());
+        }
+        self.is_running.store(false, Ordering::Release);
+    }
 }
 
 impl<S: StateMachine, R: LogReader> Applier<S, R> {
@@ -85,10 +114,10 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
             is_overtaken: false,
             checkpoint_log_bytes,
             log_bytes: 0,
-            is_checkpoint_wanted: false,
-            is_alone: false,
-            checkpoint_running: Arc::new(AtomicBool::new(false)),
+            checkpoint_wanted: Index::ZERO,
+            checkpoint: Arc::default(),
             checkpoint_thread: None,
+            is_alone: false,
         }
     }
 
@@ -102,7 +131,7 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
             ApplyTask::Entries(entries) => self.apply(&entries),
             ApplyTask::Stored { first, last } => self.apply_stored(first, last)?,
             ApplyTask::Restore(state) => self.restore(*state),
-            ApplyTask::Checkpoint => self.is_checkpoint_wanted = true,
+            ApplyTask::Checkpoint { needed } => self.checkpoint_wanted = needed,
         }
         self.checkpoint_if_due();
         Ok(())
@@ -198,9 +227,11 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
     /// Gives the effects to those of this process that wait for them.
     fn deliver(&mut self, effects: &mut Vec<(Index, Effect<S::Outcome>)>) {
         let shared = self.shared.clone();
+        // What a wrong state says of a command is not what the others say.
+        let is_wrong = shared.is_diverged.load(Ordering::Acquire);
         shared.answer(effects.drain(..).filter_map(|(index, effect)| match effect {
             Effect::Outcome { session, sequence, outcome } if Some(session) == self.session => {
-                Some((sequence, Answer::Outcome(outcome)))
+                Some((sequence, if is_wrong { Answer::Lost } else { Answer::Outcome(outcome) }))
             }
             Effect::Mark { waiting: Some((session, sequence)) } if Some(session) == self.session => {
                 Some((sequence, Answer::Marked(index)))
@@ -216,6 +247,9 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
             }
             _ => None,
         }));
+        if self.shared.take_awaited() {
+            self.tell_core(Own::Answered);
+        }
     }
 
     /// The session of this node is that of the process `nonce`: this one, one before it, or one that began later. The last
@@ -256,25 +290,41 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         self.shared.advance_applied(last.index);
     }
 
+    /// One is due after so many bytes of log, or when a follower needs it, or when the last one could not be written, some time
+    /// ago.
+    fn is_checkpoint_due(&self) -> bool {
+        if self.checkpoint.is_running.load(Ordering::Acquire) {
+            return false;
+        }
+        let failed_at = *self.checkpoint.failed_at.lock();
+        if let Some(at) = failed_at {
+            return at.elapsed() >= FAILED_PAUSE;
+        }
+        let (wanted, written) = (self.checkpoint_wanted, self.checkpoint.last.load(Ordering::Acquire));
+        // One that does not reach so far would be of no help.
+        let is_wanted = wanted.get() > written && wanted <= self.shared.applied();
+        is_wanted || self.log_bytes >= self.checkpoint_log_bytes
+    }
+
     /// Takes a read view, which costs nothing, and lets a thread write it out while applying goes on.
     fn checkpoint_if_due(&mut self) {
-        let is_due = self.is_checkpoint_wanted || self.log_bytes >= self.checkpoint_log_bytes;
-        if !is_due || self.checkpoint_running.load(Ordering::Acquire) {
+        if !self.is_checkpoint_due() {
             return;
         }
-        (self.log_bytes, self.is_checkpoint_wanted) = (0, false);
+        self.log_bytes = 0;
         let state = self.shared.state.read();
         let (view, meta) = (state.machine.view(), state.checkpoint_meta());
         drop(state);
+        self.checkpoint.has_begun(meta.last.index);
         let (checkpoints, core, shared) = (self.checkpoints.clone(), self.core.clone(), self.shared.clone());
-        self.checkpoint_running.store(true, Ordering::Release);
-        let running = self.checkpoint_running.clone();
+        let checkpoint = self.checkpoint.clone();
         let write = move || {
-            match write_checkpoint(&checkpoints, &view, &meta, &shared, &core) {
+            let written = write_checkpoint(&checkpoints, &view, &meta, &shared, &core);
+            match &written {
                 Ok(()) => info!(last = %meta.last, "checkpoint written"),
                 Err(error) => error!(%error, last = %meta.last, "no checkpoint could be written; the log is kept"),
             }
-            running.store(false, Ordering::Release);
+            checkpoint.has_ended(written.is_ok());
         };
         if self.is_alone {
             return write();
@@ -287,7 +337,7 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
             Ok(thread) => self.checkpoint_thread = Some(thread),
             Err(error) => {
                 error!(%error, "no thread for a checkpoint; the log is kept");
-                self.checkpoint_running.store(false, Ordering::Release);
+                self.checkpoint.has_ended(false);
             }
         }
     }

@@ -110,14 +110,24 @@ impl<S: StateMachine, R: LogReader> Common<S, R> {
     }
 
     fn run(&self, tasks: &Receiver<ApplyTask<S>>) -> Result<(), String> {
+        // Whoever hears that the node has ended can use its files, whatever it has ended of.
+        let _finishing = Finishing(self);
         while let Ok(task) = tasks.recv() {
             let bytes = if let ApplyTask::Entries(pieces) = &task { bytes(pieces) } else { 0 };
             self.applier.lock().work(task)?;
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.unfinished.fetch_sub(1, Ordering::Release);
         }
-        self.applier.lock().applier.finish();
         Ok(())
+    }
+}
+
+/// Waits for a checkpoint that is being written.
+struct Finishing<'a, S: StateMachine, R: LogReader>(&'a Common<S, R>);
+
+impl<S: StateMachine, R: LogReader> Drop for Finishing<'_, S, R> {
+    fn drop(&mut self) {
+        self.0.applier.lock().applier.finish();
     }
 }
 

@@ -1,13 +1,15 @@
 //! The checkpoint files of a node: written beside ongoing work, found again on start, received from a leader.
 //!
 //! A file gets its name only when it is complete and synced, so a file with a name is whole unless the disk damaged it;
-//! that is found by its checksums on loading, and the one before is used. The two newest of what has been applied are kept,
+//! that is found by its checksums on loading, and the one before is used. What has no name yet is removed when it is given
+//! up: on a full disk it may be what fills it. The two newest of what has been applied are kept,
 //! and the log is kept back to the older of them, so that one damaged checkpoint loses nothing. A received one that is
 //! ahead is kept beside them: before it is restored it covers nothing of the log.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::warn;
 
@@ -38,17 +40,38 @@ pub(crate) struct Incoming {
     last: EntryId,
     file_bytes: u64,
     held_bytes: u64,
+    unnamed: Unnamed,
+}
+
+/// A file without a lasting name. It is removed with this, unless it has got one.
+#[derive(Debug)]
+struct Unnamed {
     file: File,
     path: PathBuf,
 }
 
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // Gone, if it has got its name. Else there is nobody to tell, and it is tried again when the directory is opened.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Number of the next file without a name: no two of a process are the same.
+static NEXT_UNNAMED: AtomicU64 = AtomicU64::new(0);
+
 impl Checkpoints {
     /// Opens the directory, creates it if it is absent, and removes what an interrupted writer left.
     pub(crate) fn open(dir: &Path) -> io::Result<Checkpoints> {
+        let is_new = !dir.exists();
         fs::create_dir_all(dir)?;
+        let path = fs::canonicalize(dir)?;
         // What is published in a directory is found again only if the directory is.
-        if let Some(above) = fs::canonicalize(dir)?.parent() {
-            File::open(above)?.sync_all()?;
+        for (nth, above) in path.ancestors().skip(1).enumerate().take(if is_new { usize::MAX } else { 1 }) {
+            // One further up may not be ours to open, but then it has not just been made.
+            File::open(above)
+                .and_then(|above| above.sync_all())
+                .or_else(|error| if nth > 0 { Ok(()) } else { Err(error) })?;
         }
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
@@ -56,7 +79,14 @@ impl Checkpoints {
                 fs::remove_file(path)?;
             }
         }
+        // What is found now may rest upon a name that was given just before a crash, and the log is changed for it.
+        File::open(&path)?.sync_all()?;
         Ok(Checkpoints { dir: dir.to_owned() })
+    }
+
+    fn create(&self) -> io::Result<Unnamed> {
+        let path = self.dir.join(format!("unfinished-{}.tmp", NEXT_UNNAMED.fetch_add(1, Ordering::Relaxed)));
+        Ok(Unnamed { file: File::create(&path)?, path })
     }
 
     /// The last entries of the checkpoints that are there, newest first.
@@ -69,41 +99,57 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// Loads the newest checkpoint that is not damaged.
+    /// Loads the newest checkpoint that is not damaged. Those passed over are taken out of use: they must not be counted, nor
+    /// sent. If none is whole they are left alone: they may be of a newer version.
     pub(crate) fn load_newest<S: StateMachine>(&self) -> io::Result<Option<Replicated<S>>> {
+        let mut damaged = Vec::new();
         for last in self.list()? {
-            match self.load(last) {
-                Ok(state) => return Ok(Some(state)),
-                Err(error) => warn!(checkpoint = %self.path(last).display(), %error, "damaged checkpoint passed over"),
+            match self.load(last)? {
+                Ok(state) => {
+                    damaged.into_iter().try_for_each(|last| self.set_aside(last))?;
+                    return Ok(Some(state));
+                }
+                Err(error) => {
+                    warn!(checkpoint = %self.path(last).display(), %error, "damaged checkpoint passed over");
+                    damaged.push(last);
+                }
             }
         }
         Ok(None)
     }
 
-    /// Verifies a checkpoint, and takes it out of use if it is damaged: the one before it takes its place. Its file is left
-    /// beside the others for whoever wants to know what happened to it.
+    /// Verifies a checkpoint, and takes it out of use if it is damaged: the one before it takes its place.
     pub(crate) fn verify<S: StateMachine>(&self, last: EntryId) -> io::Result<()> {
-        let Err(error) = self.load::<S>(last) else { return Ok(()) };
-        let path = self.path(last);
-        if path.exists() {
-            warn!(checkpoint = %path.display(), %error, "a damaged checkpoint is set aside");
-            fs::rename(&path, path.with_extension("damaged"))?;
-            File::open(&self.dir)?.sync_all()?;
+        match self.load::<S>(last)? {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                warn!(checkpoint = %self.path(last).display(), %error, "a damaged checkpoint is set aside");
+                self.set_aside(last)?;
+                Err(error)
+            }
         }
-        Err(error)
     }
 
-    fn load<S: StateMachine>(&self, last: EntryId) -> io::Result<Replicated<S>> {
-        load_file(&self.path(last), last)
+    /// Takes a file out of use. It is left beside the others for whoever wants to know what happened to it.
+    fn set_aside(&self, last: EntryId) -> io::Result<()> {
+        let path = self.path(last);
+        fs::rename(&path, path.with_extension("damaged"))?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// The state in a checkpoint, or what is wrong with the file. The other error says nothing of the file: it could not be
+    /// opened.
+    fn load<S: StateMachine>(&self, last: EntryId) -> io::Result<io::Result<Replicated<S>>> {
+        Ok(load_file(File::open(self.path(last))?, last))
     }
 
     /// Writes a checkpoint and returns when it is durable under its name.
     pub(crate) fn write<S: StateMachine>(&self, view: &S::View, meta: &CheckpointMeta) -> io::Result<()> {
-        let temporary = self.dir.join("writing.tmp");
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
+        let unnamed = self.create()?;
+        let mut out = BufWriter::with_capacity(1 << 20, &unnamed.file);
         S::save(view, meta, &mut out)?;
         out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        self.publish(&temporary, meta.last)
+        self.publish(&unnamed, meta.last)
     }
 
     /// Removes all but the newest, where everything up to `applied` has been applied, and says up to which entry the log is
@@ -113,7 +159,9 @@ impl Checkpoints {
         for old in ahead.iter().skip(1).chain(behind.iter().skip(KEPT)) {
             match fs::remove_file(self.path(*old)) {
                 // Two threads may prune at once.
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    warn!(checkpoint = %self.path(*old).display(), %error, "an old checkpoint cannot be removed");
+                }
                 _ => {}
             }
         }
@@ -136,22 +184,20 @@ impl Checkpoints {
 
     /// Begins to receive a checkpoint.
     pub(crate) fn receive(&self, last: EntryId, file_bytes: u64) -> io::Result<Incoming> {
-        let path = self.dir.join("receiving.tmp");
-        let file = File::create(&path)?;
-        Ok(Incoming { last, file_bytes, held_bytes: 0, file, path })
+        Ok(Incoming { last, file_bytes, held_bytes: 0, unnamed: self.create()? })
     }
 
     /// Verifies a complete received file, makes it durable under its name and gives the state in it.
     pub(crate) fn accept<S: StateMachine>(&self, incoming: Incoming) -> io::Result<Replicated<S>> {
         assert!(incoming.is_complete(), "only a complete file is accepted");
-        incoming.file.sync_all()?;
-        let state = load_file(&incoming.path, incoming.last)?;
-        self.publish(&incoming.path, incoming.last)?;
+        incoming.unnamed.file.sync_all()?;
+        let state = load_file(File::open(&incoming.unnamed.path)?, incoming.last)?;
+        self.publish(&incoming.unnamed, incoming.last)?;
         Ok(state)
     }
 
-    fn publish(&self, temporary: &Path, last: EntryId) -> io::Result<()> {
-        fs::rename(temporary, self.path(last))?;
+    fn publish(&self, unnamed: &Unnamed, last: EntryId) -> io::Result<()> {
+        fs::rename(&unnamed.path, self.path(last))?;
         File::open(&self.dir)?.sync_all()
     }
 
@@ -178,15 +224,15 @@ impl Incoming {
     pub(crate) fn take(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
         let room = self.file_bytes - self.held_bytes;
         if offset == self.held_bytes && data.len() as u64 <= room {
-            self.file.write_all(data)?;
+            self.unnamed.file.write_all(data)?;
             self.held_bytes += data.len() as u64;
         }
         Ok(())
     }
 }
 
-fn load_file<S: StateMachine>(path: &Path, last: EntryId) -> io::Result<Replicated<S>> {
-    let mut input = BufReader::with_capacity(1 << 20, File::open(path)?);
+fn load_file<S: StateMachine>(file: File, last: EntryId) -> io::Result<Replicated<S>> {
+    let mut input = BufReader::with_capacity(1 << 20, file);
     let (machine, meta) = S::load(&mut input).map_err(io::Error::other)?;
     if meta.last != last {
         return Err(io::Error::other(format!("holds entry {} under the name of {last}", meta.last)));
@@ -202,8 +248,83 @@ fn parse_name(name: &str) -> Option<EntryId> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::driver::testing::{Counter, state_at};
+    use crate::driver::traits::BoxError;
+
+    /// A state that no disk has room for.
+    struct Unwritable;
+
+    impl StateMachine for Unwritable {
+        type Outcome = ();
+        type View = ();
+
+        fn create(_secret: [u8; 32]) -> Self {
+            Unwritable
+        }
+
+        fn apply(&mut self, _index: Index, _stamp_ms: u64, _command: &Bytes) {}
+
+        fn view(&self) {}
+
+        fn digest(&self) -> [u8; 32] {
+            [0; 32]
+        }
+
+        fn save((): &(), _meta: &CheckpointMeta, out: &mut dyn Write) -> io::Result<()> {
+            out.write_all(&[0; 1 << 21])?;
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn load(_input: &mut dyn io::Read) -> Result<(Self, CheckpointMeta), BoxError> {
+            Err("there is none".into())
+        }
+    }
+
+    /// On a full disk it may be what fills it.
+    #[test]
+    fn what_is_given_up_is_removed() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let files = || fs::read_dir(dir.path()).expect("listed").count();
+        let (last, meta) = (state_at(5).applied, state_at(5).checkpoint_meta());
+        let mut incoming = checkpoints.receive(last, 10).expect("begun");
+        incoming.take(0, b"part").expect("written");
+        let other = checkpoints.receive(last, 12).expect("begun");
+        assert_eq!(files(), 2);
+        drop(incoming);
+        assert_eq!(files(), 1, "the other is not touched");
+        drop(other);
+        checkpoints.write::<Unwritable>(&(), &meta).expect_err("it is refused");
+        assert_eq!(files(), 0);
+        checkpoints.write::<Counter>(&5, &meta).expect("written");
+        assert_eq!(files(), 1);
+    }
+
+    /// A damaged one counts for nothing, or there would be one less than there seem to be.
+    #[test]
+    fn what_was_passed_over_is_not_one_of_two() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let write = |applied: u64| {
+            let state = state_at(applied);
+            checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+            checkpoints.path(state.applied)
+        };
+        let paths = [10, 20].map(write);
+        fs::write(&paths[1], b"damaged").expect("writable");
+        let newest = || checkpoints.load_newest::<Counter>().expect("readable").map(|state| state.applied.index.get());
+        assert_eq!(newest(), Some(10));
+        write(30);
+        assert_eq!(checkpoints.prune(Index::new(30)).expect("pruned").map(|last| last.index.get()), Some(10));
+        for path in dir.path().read_dir().expect("listed").map(|entry| entry.expect("its name").path()) {
+            fs::write(&path, b"of a newer version").expect("writable");
+        }
+        assert_eq!(newest(), None);
+        assert_eq!(checkpoints.list().expect("listed").len(), 2, "none is whole: they are left alone");
+    }
 
     #[test]
     fn what_was_received_ahead_covers_nothing_of_the_log() {

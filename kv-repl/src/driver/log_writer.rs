@@ -173,13 +173,21 @@ impl<L: Log> Writer<L> {
     /// Truncates the log ahead of what it has no room for, as far as it holds what is to be truncated already.
     fn make_room(&mut self) -> Result<(), LogError> {
         let reader = self.log.reader();
-        let is_reset = |task: &LogTask| matches!(task, LogTask::Write(write) if write.reset.is_some());
-        let due = self.queue.iter().take_while(|task| !is_reset(task)).filter_map(|task| match task {
-            LogTask::Truncate(upto) => Some(*upto),
-            _ => None,
-        });
-        // Not if the entry in its place is one that the writes before it replace.
-        let Some(upto) = due.filter(|upto| term_at(&reader, *upto) == Some(upto.term)).last() else { return Ok(()) };
+        // Not beyond what the tasks before it change: a reset, lost entries that are to be put there, entries that are replaced.
+        let is_there = |upto: &EntryId| term_at(&reader, *upto) == Some(upto.term);
+        let (mut unchanged_below, mut due) = (Index::new(u64::MAX), None);
+        for task in &self.queue {
+            match task {
+                LogTask::Truncate(upto) if upto.index < unchanged_below && is_there(upto) => due = Some(*upto),
+                LogTask::Write(write) if write.reset.is_some() => break,
+                LogTask::Write(Write { entries, .. }) | LogTask::Repair(entries) => {
+                    unchanged_below =
+                        entries.first().map_or(unchanged_below, |first| unchanged_below.min(first.index()));
+                }
+                _ => {}
+            }
+        }
+        let Some(upto) = due else { return Ok(()) };
         self.log.truncate_prefix(upto).or_else(|error| if error.is_disk_full() { Ok(()) } else { Err(error) })
     }
 
@@ -236,9 +244,9 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
-    use crate::driver::testing::Reset;
+    use crate::driver::testing::{Reset, entry};
     use crate::raft::{Boot, Options, Output, Raft};
-    use crate::types::{Configuration, Entry, Incarnation, Member, NodeId, Term};
+    use crate::types::{Configuration, Entry, Incarnation, Member, NodeId, Term, kind};
 
     /// A log that has entry 20 as its last, and has room only when it has been truncated.
     #[derive(Default)]
@@ -316,6 +324,21 @@ mod tests {
         writer.work().expect("now there is room");
         assert!(!writer.is_full && writer.queue.is_empty());
         assert_eq!(writer.log.writes, 2);
+    }
+
+    #[test]
+    fn what_waits_before_a_truncation_is_not_cut_off_by_it() {
+        let entries = |first: u64| Entries::from(vec![entry(first, kind::NOOP, b"")]);
+        for (first, truncated) in [(20, None), (7, None), (21, Some(id(1, 20)))] {
+            let mut replacing = write();
+            replacing.entries = entries(first);
+            for task in [LogTask::Repair(entries(first)), LogTask::Write(replacing)] {
+                let mut writer = writer();
+                writer.queue.extend([LogTask::Write(write()), task, LogTask::Truncate(id(1, 20))]);
+                writer.work().expect("a full disk is no failure");
+                assert_eq!((writer.is_full, writer.log.truncated), (true, truncated), "{first}");
+            }
+        }
     }
 
     #[test]

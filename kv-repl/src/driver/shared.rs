@@ -26,6 +26,8 @@ pub(crate) struct Shared<S: StateMachine> {
     applied: AtomicU64,
     waiting_reads: Mutex<Vec<(Index, oneshot::Sender<Index>)>>,
     pending: Mutex<PendingWrites<S::Outcome>>,
+    /// The core waits for answers, to have room for more commands.
+    is_awaited: AtomicBool,
     marks: Mutex<VecDeque<Mark<S>>>,
     /// The state is not that of the majority.
     pub(crate) is_diverged: AtomicBool,
@@ -115,6 +117,7 @@ impl<S: StateMachine> Shared<S> {
             applied,
             waiting_reads: Mutex::new(Vec::new()),
             pending: Mutex::new(PendingWrites { batches: VecDeque::new(), next: 1 }),
+            is_awaited: AtomicBool::new(false),
             marks: Mutex::new(VecDeque::new()),
             is_diverged: AtomicBool::new(false),
             hashes: Mutex::new(VecDeque::new()),
@@ -170,9 +173,13 @@ impl<S: StateMachine> Shared<S> {
         for reply in replies {
             if index <= applied {
                 let _ = reply.send(applied);
-            } else {
-                waiting.push((index, reply));
+                continue;
             }
+            if waiting.len() == waiting.capacity() {
+                // Readers that gave up make room before others get more.
+                waiting.retain(|(_, reply)| !reply.is_closed());
+            }
+            waiting.push((index, reply));
         }
     }
 
@@ -205,6 +212,16 @@ impl<S: StateMachine> Shared<S> {
         let end = pending.batches.back().map_or(pending.next, |last| last.first + last.count as u64);
         pending.skip_to(end);
         pending.next = 1;
+    }
+
+    /// The core is to be told of the next answers.
+    pub(crate) fn await_answers(&self) {
+        self.is_awaited.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the core is to be told that there are answers. Then it is.
+    pub(crate) fn take_awaited(&self) -> bool {
+        self.is_awaited.load(Ordering::SeqCst) && self.is_awaited.swap(false, Ordering::SeqCst)
     }
 
     /// Number of the next command to be answered: all before it are done.

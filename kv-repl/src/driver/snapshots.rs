@@ -2,7 +2,8 @@
 //!
 //! One piece is on its way at a time to each follower: the follower answers with the offset it wants next, so a lost
 //! piece or a broken connection costs that piece only. The sender keeps the file open until the last piece has left, so
-//! that a checkpoint that is replaced meanwhile can still be finished, and no longer, so that its disk space is freed.
+//! that a checkpoint that is replaced meanwhile can still be finished, and no longer, nor when this node leads no more, so that
+//! its disk space is freed.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
@@ -33,6 +34,8 @@ pub(crate) enum SnapshotTask {
     Send(SendSnapshot),
     /// A follower could not use the checkpoint that ends here.
     Verify(EntryId),
+    /// This node does not lead any more: nothing is asked for again.
+    Stop,
     /// Store a piece from the leader.
     Piece { from: Member, piece: InstallSnapshot },
 }
@@ -83,6 +86,7 @@ impl<S: StateMachine> Mover<S> {
         match task {
             SnapshotTask::Send(request) => self.send(&request),
             SnapshotTask::Verify(last) => self.verify(last),
+            SnapshotTask::Stop => self.outgoing.clear(),
             SnapshotTask::Piece { from, piece } => self.take(from, piece),
         }
     }
@@ -97,10 +101,16 @@ impl<S: StateMachine> Mover<S> {
             Ok(None) => {
                 warn!(to = %request.to, needed = %request.needed, "a follower needs a checkpoint, and a newer one than there is");
                 // The core may have ended first.
-                let _ = self.core.send(Own::CheckpointWanted);
+                let _ = self.core.send(Own::CheckpointWanted { needed: request.needed });
             }
             Err(error) => {
                 warn!(to = %request.to, %error, "a checkpoint could not be read for a follower; it is tried again");
+                // If the disk cannot read it the one before is next.
+                let newest = || Ok::<_, std::io::Error>(self.checkpoints.list()?.first().copied());
+                let last = request.wanted.map_or_else(newest, |(last, _)| Ok(Some(last)));
+                if let Ok(Some(last)) = last {
+                    self.verify(last);
+                }
             }
         }
     }
@@ -126,6 +136,8 @@ impl<S: StateMachine> Mover<S> {
             data: Bytes::from(data),
         };
         if offset + (piece.data.len() as u64) < open.file_bytes {
+            // What it was with another disk it does not ask for any more.
+            self.outgoing.retain(|to, _| to.id != request.to.id);
             self.outgoing.insert(request.to, open);
         }
         Ok(Some(piece))
@@ -272,9 +284,9 @@ mod tests {
         for (needed, is_sent) in [(5, true), (6, false)] {
             let needed = Index::new(needed);
             mover.send(&SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None, needed });
-            let event = events.try_recv().expect("one of both");
+            let event = events.try_recv().expect("one of the two");
             assert_eq!(matches!(event, Own::Send { .. }), is_sent);
-            assert_eq!(matches!(event, Own::CheckpointWanted), !is_sent);
+            assert_eq!(matches!(event, Own::CheckpointWanted { needed: at } if at == needed), !is_sent);
         }
     }
 
@@ -303,5 +315,43 @@ mod tests {
             assert_eq!((piece.data.len() as u64, piece.last), (asked.file_bytes, asked.last));
             assert!(mover.outgoing.is_empty());
         }
+        request.wanted = None;
+        mover.piece_for(&request).expect("readable").expect("there is one");
+        let wiped = SendSnapshot { to: Member::new(FOLLOWER.id, Incarnation::new(9)), ..request };
+        mover.piece_for(&wiped).expect("readable").expect("there is one");
+        assert_eq!(mover.outgoing.len(), 1, "the follower is another one now");
+        mover.work(SnapshotTask::Stop);
+        assert!(mover.outgoing.is_empty(), "nobody will ask for it again");
+    }
+
+    /// A directory can be opened like a file, and not be read.
+    #[test]
+    fn what_the_disk_cannot_read_is_set_aside_and_the_one_before_is_sent() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        for applied in [5, 9] {
+            let state = state_at(applied);
+            checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        }
+        let newest = checkpoints.list().expect("listed")[0];
+        let name = format!("{:016x}-{:016x}.checkpoint", newest.index.get(), newest.term.get());
+        std::fs::remove_file(dir.path().join(&name)).expect("removed");
+        std::fs::create_dir(dir.path().join(&name)).expect("made");
+
+        let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let mut mover = Mover::<Counter>::new(checkpoints, Arc::new(Shared::new(state_at(9))), channel().0, core);
+        let mut request =
+            SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None, needed: Index::ZERO };
+        let mut sent = |wanted| {
+            request.wanted = wanted;
+            mover.send(&request);
+            match events.try_recv() {
+                Ok(Own::Send { message: Message::InstallSnapshot(piece), .. }) => Some(piece.last.index.get()),
+                _ => None,
+            }
+        };
+        assert_eq!(sent(None), Some(9));
+        assert_eq!(sent(Some((newest, 0))), None);
+        assert_eq!(sent(Some((newest, 0))), Some(5));
     }
 }

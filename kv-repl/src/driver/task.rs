@@ -74,10 +74,12 @@ pub(crate) enum Own {
     SessionReplaced { nonce: u64 },
     /// A command of this process is missing in the log.
     Resend,
+    /// Commands of this process have been answered, for which the task waited.
+    Answered,
     /// The log up to here is no longer needed.
     Checkpointed(EntryId),
-    /// A follower needs a newer checkpoint than there is.
-    CheckpointWanted,
+    /// A follower needs a checkpoint that reaches over this entry, and there is none.
+    CheckpointWanted { needed: Index },
     /// A thread can't go on, and so this node can't either.
     Failed(String),
     /// The owner wants another node to lead: this one, or any.
@@ -255,8 +257,11 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 self.shared.answers_lost();
             }
             Own::Resend => self.origin.gap_seen(now),
+            // The turn looks how many.
+            Own::Answered => {}
+            Own::Checkpointed(upto) if self.covered.back() == Some(&upto) => {}
             Own::Checkpointed(upto) => self.covered.push_back(upto),
-            Own::CheckpointWanted => self.fail_unless(self.apply.push(ApplyTask::Checkpoint)),
+            Own::CheckpointWanted { needed } => self.fail_unless(self.apply.push(ApplyTask::Checkpoint { needed })),
             // Whoever asked may have gone.
             Own::Transfer { to, reply } => drop(reply.send(self.transfer(now, to))),
             Own::Failed(_) | Own::Stop => unreachable!("handled by the loop"),
@@ -314,6 +319,11 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             self.carry_out(now, output);
         }
         self.truncate(now);
+        if !self.origin.has_room() {
+            // First this, or an answer might come in between.
+            self.shared.await_answers();
+            self.origin.answered(now, self.shared.next_unanswered());
+        }
         if !self.raft.is_restoring() {
             self.unrestored.clear();
         }
@@ -428,6 +438,10 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Output::LogLost { first } => {
                 self.tell_log(now, LogTask::GiveUp { first, hard_state: self.raft.hard_state() });
             }
+            Output::Unreadable { first } => self.fail(format!(
+                "log: entry {first} cannot be read any more, and is not known to be committed; started again, this node asks \
+                 the others for it"
+            )),
             Output::SendSnapshot(request) => self.tell_snapshots(SnapshotTask::Send(request)),
             Output::VerifySnapshot { last } => self.tell_snapshots(SnapshotTask::Verify(last)),
             Output::SnapshotPiece { from, piece } => self.tell_snapshots(SnapshotTask::Piece { from, piece }),
@@ -439,6 +453,9 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Output::Role(change) => {
                 info!(role = ?change.role, term = %change.term, leader = ?change.leader.map(NodeId::get), "role");
                 self.reads.leader_changed();
+                if change.role != Role::Leader {
+                    self.tell_snapshots(SnapshotTask::Stop);
+                }
             }
         }
     }

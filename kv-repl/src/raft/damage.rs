@@ -189,7 +189,9 @@ impl Raft {
             LogReadResult::Entries(entries) => entries.clone(),
             LogReadResult::Gone => {
                 // Perhaps nobody has it any more.
-                self.offer_checkpoint(to, request.first);
+                if request.first <= self.handed_out {
+                    self.offer_checkpoint(to, request.first);
+                }
                 Entries::default()
             }
         };

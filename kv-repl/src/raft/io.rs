@@ -102,6 +102,12 @@ pub enum Output {
         /// The first one.
         first: Index,
     },
+    /// The disk cannot give an entry that is needed, and no checkpoint can stand for it, since it is not known to be committed.
+    /// End this node: when it is started again it finds what is lost, and asks the others for it.
+    Unreadable {
+        /// That entry.
+        first: Index,
+    },
     /// The received checkpoint that ends with this entry covers some of the lost ones: forget the log up to and including
     /// it, before any later [`Output::Write`]. Nothing is to be reported.
     ForgetPrefix(EntryId),

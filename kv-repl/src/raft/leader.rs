@@ -363,7 +363,14 @@ impl Raft {
         if from != peer.next_index || from <= self.log.base().index {
             return;
         }
-        let LogReadResult::Entries(entries) = read.result else { return peer.need_snapshot(from, send_at) };
+        let LogReadResult::Entries(entries) = read.result else {
+            if from <= self.handed_out {
+                return peer.need_snapshot(from, send_at);
+            }
+            // Asked for no more.
+            *reading = Some((read.token, from));
+            return self.outputs.push_back(Output::Unreadable { first: from });
+        };
         assert!(
             entries.iter().all(|entry| self.log.contains(entry.id())),
             "the disk holds the log that the core knows"

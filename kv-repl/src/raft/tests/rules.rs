@@ -378,6 +378,42 @@ fn section_7_an_unreadable_entry_is_passed_by_a_checkpoint() {
     sim.run_until("it converges", SECOND * 10, |sim| sim.nodes[away].applied.len() == 52);
 }
 
+/// A leader that has just started cannot give an entry that nobody knows to be committed. It starts again, damaged, and gets
+/// the entry back from a follower that has it, though that could not be elected.
+#[test]
+fn section_7_no_checkpoint_stands_for_what_may_not_be_committed() {
+    let mut sim = Sim::new(3, 12);
+    let old = sim.elect();
+    let (behind, has_it) = ((old + 1) % 3, (old + 2) % 3);
+    sim.run_until("its term begins", SECOND * 5, |sim| sim.nodes.iter().all(|node| node.applied.len() == 1));
+    sim.crash(behind);
+    for number in 0..30 {
+        assert!(sim.propose(old, &format!("command {number}")));
+        sim.step();
+    }
+    sim.run_until("all is applied", SECOND * 5, |sim| sim.nodes[has_it].applied.len() == 31);
+    sim.isolate(old);
+    for number in 0..10 {
+        assert!(sim.propose(old, &format!("not committed {number}")));
+        sim.step();
+    }
+    sim.run_until("it is durable", SECOND, |sim| sim.log_of(old).1 == index(41));
+    [old, has_it].into_iter().for_each(|node| sim.crash(node));
+    sim.heal_all();
+    [behind, old].into_iter().for_each(|node| sim.start(node));
+    assert_eq!(sim.spoil_unapplied(old, 20), 1);
+    sim.run_until("it has started again", SECOND * 20, |sim| {
+        sim.nodes[old].raft.as_ref().is_some_and(crate::raft::Raft::is_damaged)
+    });
+    sim.start(has_it);
+    sim.run_until("it is whole", SECOND * 20, |sim| !sim.has_lost(old));
+    let leader = sim.elect();
+    assert!(sim.propose(leader, "goes on"));
+    sim.run_until("all converge", SECOND * 20, |sim| {
+        sim.nodes.iter().all(|node| node.applied.len() == sim.committed.len())
+    });
+}
+
 /// Two have lost the same entry, and the third is not there. The one that leads found it lost only when it was asked for it.
 #[test]
 fn section_7_a_checkpoint_replaces_what_nobody_can_read() {

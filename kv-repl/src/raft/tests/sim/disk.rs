@@ -117,6 +117,11 @@ impl Sim {
         disk.lost.len() - before
     }
 
+    /// The same, of one that it need not have applied.
+    pub(crate) fn spoil_unapplied(&mut self, node: usize, entry: u64) -> usize {
+        usize::from(self.nodes[node].disk.lost.insert(Index::new(entry)))
+    }
+
     /// The log of a node on its disk, from the entry after the first to the last.
     pub(crate) fn log_of(&self, node: usize) -> (Index, Index) {
         let disk = &self.nodes[node].disk;

@@ -28,6 +28,8 @@ pub(crate) struct Node {
     repair: Entries,
     /// The core has said that this disk is to be replaced.
     is_hopeless: bool,
+    /// The core has said that this node is to end.
+    has_failed: bool,
     pub(crate) applied: Vec<Entry>,
     /// Its state is not what its log says.
     pub(crate) is_wrong: bool,
@@ -114,6 +116,7 @@ impl Sim {
             hangs: false,
             repair: Entries::default(),
             is_hopeless: false,
+            has_failed: false,
             is_wrong: false,
             disagreed: 0,
             applied: Vec::new(),
@@ -368,8 +371,13 @@ impl Sim {
         }
     }
 
-    /// Replaces a disk that is of no use any more.
+    /// Replaces a disk that is of no use any more, and starts a node again that has ended.
     fn give_up(&mut self, node: usize) {
+        if std::mem::take(&mut self.nodes[node].has_failed) {
+            self.note(node, "ends, and starts again");
+            self.crash(node);
+            self.start(node);
+        }
         if std::mem::take(&mut self.nodes[node].is_hopeless) {
             self.note(node, "begins again with an empty disk");
             self.given_up += 1;
@@ -450,6 +458,7 @@ impl Sim {
                 self.nodes[node].disk.truncate_prefix(upto);
             }
             Output::LogLost { .. } => self.nodes[node].is_hopeless = true,
+            Output::Unreadable { .. } => self.nodes[node].has_failed = true,
             Output::SendSnapshot(request) => self.send_snapshot(node, request),
             Output::VerifySnapshot { .. } => {}
             Output::SnapshotPiece { from, piece } => self.take_piece(node, from, &piece),
