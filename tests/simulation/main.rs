@@ -27,7 +27,7 @@ fn kept() -> Vec<u64> {
 }
 
 fn run_seed(seed: u64) -> Report {
-    let result = catch_unwind(|| run(StoreWorkload::default(), seed, &Settings::default()));
+    let result = catch_unwind(|| run(StoreWorkload::default(), seed, &Settings::for_seed(seed)));
     result
         .unwrap_or_else(|_| panic!("seed {seed} failed; again: KV_SEED={seed} cargo test --release --test simulation"))
 }

@@ -201,7 +201,8 @@ impl Checkpoints {
         File::open(&self.dir)?.sync_all()
     }
 
-    fn path(&self, last: EntryId) -> PathBuf {
+    /// The file of a checkpoint that ends with `last`.
+    pub(crate) fn path(&self, last: EntryId) -> PathBuf {
         self.dir.join(format!("{:016x}-{:016x}.{SUFFIX}", last.index.get(), last.term.get()))
     }
 }

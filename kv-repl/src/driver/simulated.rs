@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
@@ -37,7 +37,7 @@ use super::traits::{Log, LogError, StateMachine};
 use crate::codec::Frame;
 use crate::message::Message;
 use crate::raft::{self, Raft};
-use crate::types::{Index, Member, NodeId, kind};
+use crate::types::{Configuration, Index, Member, NodeId, kind};
 
 /// A running node.
 pub(crate) struct SimNode<S: StateMachine> {
@@ -267,6 +267,19 @@ impl<S: StateMachine> SimNode<S> {
     pub(crate) fn transfer(&self) {
         let (reply, _) = oneshot::channel();
         let _ = self.own.send(Own::Transfer { to: None, reply });
+    }
+
+    /// The leader is asked for other members.
+    pub(crate) fn change_membership(&self, target: Configuration) {
+        let _ = self.own.send(Own::Change(target));
+    }
+
+    /// The newest checkpoint, if the log reaches back to the one before it.
+    pub(crate) fn spare_checkpoint(&self) -> std::io::Result<Option<PathBuf>> {
+        let base = self.task.raft.status().base.index;
+        let all = self.checkpoints.list()?;
+        let is_spare = all.get(1).is_some_and(|older| older.index >= base);
+        Ok(all.first().filter(|_| is_spare).map(|newest| self.checkpoints.path(*newest)))
     }
 
     /// The core, to be looked at.

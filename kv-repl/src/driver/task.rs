@@ -41,6 +41,8 @@ use crate::planted::{self, Mistake};
 use crate::raft::{
     Apply, Durable, LogRead, LogReadResult, Output, Raft, ReadLog, Role, SnapshotProgress, TransferError,
 };
+#[cfg(feature = "testing")]
+use crate::types::Configuration;
 use crate::types::{Entries, Entry, EntryId, Index, Member, NodeId, kind};
 
 /// Events taken from one queue in one turn.
@@ -84,6 +86,9 @@ pub(crate) enum Own {
     Failed(String),
     /// The owner wants another node to lead: this one, or any.
     Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<NodeId, TransferError>> },
+    /// A simulation wants other members.
+    #[cfg(feature = "testing")]
+    Change(Configuration),
     /// The owner wants the node to end.
     Stop,
 }
@@ -264,6 +269,9 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
             Own::CheckpointWanted { needed } => self.fail_unless(self.apply.push(ApplyTask::Checkpoint { needed })),
             // Whoever asked may have gone.
             Own::Transfer { to, reply } => drop(reply.send(self.transfer(now, to))),
+            // It sees what has become of it.
+            #[cfg(feature = "testing")]
+            Own::Change(target) => drop(self.raft.change_membership(now, &target)),
             Own::Failed(_) | Own::Stop => unreachable!("handled by the loop"),
         }
     }

@@ -35,7 +35,7 @@ fn find(mistake: Mistake, mut seeds: impl Iterator<Item = u64>) -> Option<(u64, 
     seeds.find_map(|seed| {
         let found = catch_unwind(|| {
             plant(Some(mistake));
-            run(StoreWorkload::default(), seed, &Settings::default())
+            run(StoreWorkload::default(), seed, &Settings::for_seed(seed))
         });
         plant(None);
         found.err().map(|panic| (seed, said(&*panic)))
@@ -78,6 +78,6 @@ fn mistakes_are_found() {
 #[test]
 fn nothing_is_found_where_nothing_is_planted() {
     for (_, seed) in FOUND {
-        run(StoreWorkload::default(), seed, &Settings::default());
+        run(StoreWorkload::default(), seed, &Settings::for_seed(seed));
     }
 }

@@ -1,10 +1,12 @@
 //! What goes wrong, and when.
 
+use std::fs;
 use std::time::Duration;
 
 use super::{Event, Fault, Simulation, Workload};
+use crate::driver::simulated::SimNode;
 use crate::raft::Role;
-use crate::types::Index;
+use crate::types::{Configuration, Index, Member};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -61,6 +63,8 @@ impl<W: Workload> Simulation<W> {
             Fault::Wipe if !self.is_spare(node) => return false,
             Fault::Wipe => self.replace(node),
             Fault::Transfer => return self.transfer(),
+            Fault::Membership => return self.change_membership(node),
+            Fault::CheckpointLoss => return self.lose_a_checkpoint(node),
         }
         !matches!(fault, Fault::Loss | Fault::Duplication | Fault::Delay)
     }
@@ -85,17 +89,30 @@ impl<W: Workload> Simulation<W> {
     }
 
     /// Whether the others can do without what this node has on its disk: they have all that anybody has confirmed, on
-    /// disks that are well.
+    /// disks that are well, and are enough to go on.
     fn is_spare(&self, node: usize) -> bool {
-        let is_well = |other: usize| self.machines[other].owes.is_none();
         let is_there = |other: usize| other == node || self.machines[other].node.is_some();
-        (0..self.machines.len()).all(|other| is_well(other) && is_there(other))
+        (0..self.machines.len()).all(is_there) && self.are_disks_well() && self.is_settled()
+    }
+
+    fn are_disks_well(&self) -> bool {
+        self.machines.iter().all(|machine| machine.owes.is_none())
+    }
+
+    /// Whether all that run know the same members, among whom one voter can be missed.
+    fn is_settled(&self) -> bool {
+        let known: Vec<&Configuration> = self.running().map(|node| node.core().configuration()).collect();
+        let is_enough = |one: &&Configuration| !one.is_joint() && one.voters().len() > 2;
+        known.first().is_some_and(is_enough) && known.iter().all(|one| *one == known[0])
+    }
+
+    fn running(&self) -> impl Iterator<Item = &SimNode<W::Machine>> {
+        self.machines.iter().filter_map(|machine| machine.node.as_deref())
     }
 
     /// From now on it owes what the others have.
     fn owe(&mut self, node: usize) {
-        let cores = self.machines.iter().filter_map(|machine| machine.node.as_ref());
-        let committed = cores.map(|node| node.core().committed()).max().unwrap_or(Index::ZERO);
+        let committed = self.running().map(|node| node.core().committed()).max().unwrap_or(Index::ZERO);
         self.machines[node].owes = Some(committed);
     }
 
@@ -119,13 +136,74 @@ impl<W: Workload> Simulation<W> {
     }
 
     fn transfer(&mut self) -> bool {
-        let leads = |node: usize| {
-            let running = self.machines[node].node.as_ref();
-            running.is_some_and(|running| running.core().role() == Role::Leader)
-        };
-        let Some(leader) = (0..self.machines.len()).find(|node| leads(*node)) else { return false };
+        let Some(leader) = self.leader() else { return false };
         self.machines[leader].node.as_ref().expect("it leads").transfer();
         self.settle(leader);
+        true
+    }
+
+    /// One that leads, or believes so.
+    fn leader(&self) -> Option<usize> {
+        let leads = |node: &SimNode<W::Machine>| node.core().role() == Role::Leader;
+        self.machines.iter().position(|machine| machine.node.as_deref().is_some_and(leads))
+    }
+
+    /// The leader is asked to let a node in, to let it go, or to let it vote or not. While a disk may have lost something no
+    /// other may become one that everything depends on.
+    fn change_membership(&mut self, node: usize) -> bool {
+        let (Some(leader), Some(machine)) = (self.leader(), self.machines[node].node.as_ref()) else { return false };
+        let (member, now) = (machine.me(), self.configuration_of(leader));
+        if !self.are_disks_well() || now.is_joint() {
+            return false;
+        }
+        let target = match now.is_voter(member) {
+            true if now.voters().len() <= 2 => return false,
+            true if self.random.once_in(2) => now.without(member.id),
+            true => now.with_learner(member),
+            false if now.is_member(member) => now.with_voter(member),
+            false => now.with_learner(member),
+        };
+        self.ask_for_members(leader, target)
+    }
+
+    fn configuration_of(&self, node: usize) -> Configuration {
+        let running = self.machines[node].node.as_ref();
+        running.map(|running| running.core().configuration().clone()).unwrap_or_default()
+    }
+
+    /// False if the leader does not take it.
+    fn ask_for_members(&mut self, leader: usize, target: Configuration) -> bool {
+        let before = self.configuration_of(leader);
+        self.machines[leader].node.as_ref().expect("it leads").change_membership(target);
+        self.settle(leader);
+        self.configuration_of(leader) != before
+    }
+
+    /// When all is calm all are to be voters again. A node that has lost its disk is let in by the leader itself.
+    pub(super) fn gather(&mut self) {
+        self.plan(SECOND / 5, Event::Gather);
+        let Some(leader) = self.leader() else { return };
+        let now = self.configuration_of(leader);
+        let is_missing = |member: &Member| !now.is_voter(*member) && now.voter(member.id).is_none();
+        let Some(member) = self.running().map(SimNode::me).find(is_missing) else { return };
+        let is_learner = now.is_member(member);
+        self.ask_for_members(leader, if is_learner { now.with_voter(member) } else { now.with_learner(member) });
+    }
+
+    /// The newest checkpoint cannot be read, or is not there, when the node starts again: the one before must do.
+    fn lose_a_checkpoint(&mut self, node: usize) -> bool {
+        let Some(running) = self.machines[node].node.as_ref() else { return false };
+        let Some(path) = running.spare_checkpoint().expect("the directory can be read") else { return false };
+        self.kill(node);
+        if self.random.once_in(3) {
+            fs::remove_file(&path).expect("it is there");
+        } else {
+            let mut bytes = fs::read(&path).expect("it is there");
+            let at = self.random.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << self.random.below(8);
+            fs::write(&path, bytes).expect("it can be written");
+        }
+        self.start_soon(node);
         true
     }
 

@@ -43,7 +43,7 @@ pub use self::report::{Fault, Report};
 pub use self::workload::{Request, Workload};
 use crate::FoundingRecord;
 use crate::driver::peers::PeerEvent;
-use crate::raft::{Options, Role};
+use crate::raft::{Options, Raft, Role};
 use crate::types::{Configuration, Incarnation, Index, Member, NodeId, Term};
 
 /// How large and how long.
@@ -59,6 +59,13 @@ pub struct Settings {
     pub calm_within: Duration,
     /// Kinds of faults that do not happen.
     pub without: Vec<Fault>,
+}
+
+impl Settings {
+    /// The usual ones, with some more nodes for every fourth seed.
+    pub fn for_seed(seed: u64) -> Settings {
+        Settings { nodes: if seed.is_multiple_of(4) { 5 } else { 3 }, ..Settings::default() }
+    }
 }
 
 impl Default for Settings {
@@ -97,6 +104,8 @@ enum Event {
     Heal { from: usize, to: usize },
     /// A checkpoint is due.
     Checkpoint,
+    /// All are to be voters.
+    Gather,
 }
 
 /// Runs one seed.
@@ -214,6 +223,7 @@ impl<W: Workload> Simulation<W> {
     fn calm_down(&mut self) {
         self.is_calm = true;
         self.end_faults();
+        self.gather();
         let (calm_at, until) = (self.now, self.now + self.settings.calm_within);
         let before: Vec<u64> = self.clients.iter().map(|client| client.done).collect();
         loop {
@@ -227,12 +237,15 @@ impl<W: Workload> Simulation<W> {
         self.report.calm_after = self.report.calm_after.max(self.now - calm_at);
     }
 
-    /// Whether all run, follow one leader, and are not damaged.
+    /// Whether all run and vote, follow one leader, and are not damaged.
     fn is_together(&self) -> bool {
         let cores = || self.machines.iter().filter_map(|machine| machine.node.as_ref()).map(|node| node.core());
         let leaders = cores().filter(|core| core.role() == Role::Leader).count();
         let leader = cores().find_map(|core| core.leader());
-        let is_fine = cores().all(|core| core.leader() == leader && !core.is_damaged() && !core.is_disk_full());
+        let voters = |core: &Raft| core.configuration().voters().len();
+        let is_settled = |core: &Raft| !core.configuration().is_joint() && voters(core) == self.machines.len();
+        let is_well = |core: &Raft| !core.is_damaged() && !core.is_disk_full();
+        let is_fine = cores().all(|core| core.leader() == leader && is_settled(core) && is_well(core));
         cores().count() == self.machines.len() && leaders == 1 && is_fine
     }
 
@@ -256,6 +269,7 @@ impl<W: Workload> Simulation<W> {
             Event::Fault => self.fault(),
             Event::Heal { from, to } => self.heal(from, to),
             Event::Checkpoint => self.checkpoint(),
+            Event::Gather => self.gather(),
         }
     }
 
@@ -317,10 +331,11 @@ impl<W: Workload> Simulation<W> {
     fn settle(&mut self, node: usize) {
         let now = self.now;
         let machine = &mut self.machines[node];
+        let local_now = machine.clock.local(now);
         machine.host.clock_ms.store(now.as_millis() as u64 + machine.clock_ahead_ms, Ordering::Relaxed);
         let Some(running) = &mut machine.node else { return };
         loop {
-            if let ControlFlow::Break(reason) = running.turn(now) {
+            if let ControlFlow::Break(reason) = running.turn(local_now) {
                 return self.end(node, &reason);
             }
             let has_more = machine.host.do_aside();
@@ -329,7 +344,8 @@ impl<W: Workload> Simulation<W> {
             }
         }
         let (messages, me, epoch) = (running.take_messages(), running.me(), machine.epoch);
-        let (wants_disk, deadline) = (running.wants_disk(), running.deadline());
+        let wants_disk = running.wants_disk();
+        let deadline = running.deadline().map(|at| machine.clock.global(at));
         for (to, message) in messages {
             self.transmit(node, me, to, message);
         }

@@ -40,12 +40,31 @@ pub(super) struct Machine<S: StateMachine> {
     pub(super) paused_until: Duration,
     pub(super) disk_hangs_until: Duration,
     pub(super) full_until: Duration,
+    pub(super) clock: Clock,
     /// The wall clock is ahead by so many milliseconds.
     pub(super) clock_ahead_ms: u64,
     /// What it must hold, as a voter, before a machine may lose data.
     pub(super) owes: Option<Index>,
     /// What has been compared with the others.
     pub(super) compared: Index,
+}
+
+/// How fast the time of a machine goes: its timers are early or late.
+#[derive(Clone, Copy)]
+pub(super) struct Clock {
+    per_mille: u32,
+}
+
+impl Clock {
+    /// The time of the machine.
+    pub(super) fn local(self, now: Duration) -> Duration {
+        now * self.per_mille / 1000
+    }
+
+    /// When it is that time there, or just after it.
+    pub(super) fn global(self, local: Duration) -> Duration {
+        local * 1000 / self.per_mille + Duration::from_nanos(2)
+    }
 }
 
 impl<S: StateMachine> Machine<S> {
@@ -65,6 +84,7 @@ impl<S: StateMachine> Machine<S> {
             paused_until: Duration::ZERO,
             disk_hangs_until: Duration::ZERO,
             full_until: Duration::ZERO,
+            clock: Clock { per_mille: 950 + random.below(101) as u32 },
             clock_ahead_ms: 0,
             owes: Some(FoundingRecord::ENTRY_ID.index),
             compared: Index::ZERO,
@@ -84,7 +104,9 @@ impl<S: StateMachine> Machine<S> {
         let log = kv_wal::Log::open_with(Arc::new(self.disk.clone()), &self.log_dir, LOG);
         let (log, _) = log.map_err(|error| StartError::Log(crate::LogError::new(error)))?;
         let host: Arc<dyn Host> = self.host.clone();
-        let Started::Running(node) = SimNode::start(&config, log, record, now, &host)? else { return Ok(false) };
+        let Started::Running(node) = SimNode::start(&config, log, record, self.clock.local(now), &host)? else {
+            return Ok(false);
+        };
         self.epoch += 1;
         self.me = Some(node.me());
         self.compared = node.state().0;

@@ -39,11 +39,15 @@ pub enum Fault {
     ClockJump,
     /// The leader is told to hand over.
     Transfer,
+    /// A node comes into the cluster or goes, or becomes a voter or a learner.
+    Membership,
+    /// The newest checkpoint of a node is damaged or lost.
+    CheckpointLoss,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Fault; 17] = [
+    pub const ALL: [Fault; 19] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Delay,
@@ -61,6 +65,8 @@ impl Fault {
         Fault::Wipe,
         Fault::ClockJump,
         Fault::Transfer,
+        Fault::Membership,
+        Fault::CheckpointLoss,
     ];
 }
 
