@@ -26,6 +26,14 @@ pub enum Mistake {
     ConflictingSuffixKept,
     /// A node with a damaged log acknowledges.
     DamagedAcknowledges,
+    /// A configuration stays in force when its entry is replaced (openraft #1808).
+    ConfigurationNotReverted,
+    /// A no to the question before an election does not tell the term (openraft #1796).
+    PreVoteTeachesNothing,
+    /// A node that comes back with an empty disk counts as the one that it was.
+    WipedNodeVotes,
+    /// What all replicas must have in the same order is in the order of a hash table.
+    HashOrder,
     /// A command that arrives twice is executed twice.
     DoubledCommandExecuted,
     /// A process goes on with the session of the one before it.
@@ -37,7 +45,7 @@ pub enum Mistake {
 impl Mistake {
     /// All of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Mistake; 12] = [
+    pub const ALL: [Mistake; 16] = [
         Mistake::VoteClearedOnStepDown,
         Mistake::VoteBeforeSync,
         Mistake::OldTermCommittedByCounting,
@@ -47,6 +55,10 @@ impl Mistake {
         Mistake::QuorumOffByOne,
         Mistake::ConflictingSuffixKept,
         Mistake::DamagedAcknowledges,
+        Mistake::ConfigurationNotReverted,
+        Mistake::PreVoteTeachesNothing,
+        Mistake::WipedNodeVotes,
+        Mistake::HashOrder,
         Mistake::DoubledCommandExecuted,
         Mistake::SessionOfAnotherProcess,
         Mistake::SessionRequestSpins,

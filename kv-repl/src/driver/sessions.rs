@@ -10,6 +10,7 @@
 //! This is replicated state: every node keeps the same table, in checkpoints and under the state hash.
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -81,7 +82,12 @@ impl Sessions {
 
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         out.put_u32_le(self.open.len() as u32);
-        for (number, session) in &self.open {
+        let mut open: Vec<_> = self.open.iter().collect();
+        if planted::is(Mistake::HashOrder) {
+            let order = std::hash::RandomState::new();
+            open.sort_by_key(|(number, _)| order.hash_one(number));
+        }
+        for (number, session) in open {
             out.put_u64_le(*number);
             out.put_u64_le(session.node.get());
             out.put_u64_le(session.nonce);

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use super::leader::Leader;
 use super::{Raft, State};
 use crate::message::{Message, VoteReply, VoteRequest};
+use crate::planted::{self, Mistake};
 use crate::types::{HardState, Member};
 
 /// Who would vote for this node, itself included.
@@ -53,6 +54,7 @@ impl Raft {
                 candidate.granted.insert(from);
                 self.count_pre_votes();
             }
+            State::PreCandidate(_) if planted::is(Mistake::PreVoteTeachesNothing) => {}
             State::PreCandidate(_) if !reply.granted && reply.term > self.hard_state.term => {
                 self.follow(reply.term, None);
             }

@@ -4,6 +4,7 @@
 //! if there is none, whatever is appended, replaced or cut off. Implementations that kept it apart have counted the votes
 //! of members that no log names any more (openraft #1808, canonical/raft #250).
 
+use crate::planted::{self, Mistake};
 use crate::types::{Configuration, Entry, Index, kind};
 
 pub(super) struct Configurations {
@@ -46,7 +47,9 @@ impl Configurations {
     pub(super) fn append(&mut self, entries: &[Entry]) -> bool {
         let Some(first) = entries.first().map(Entry::index) else { return false };
         let count = self.in_log.len();
-        self.in_log.truncate(self.in_log.partition_point(|(index, _)| *index < first));
+        if !planted::is(Mistake::ConfigurationNotReverted) {
+            self.in_log.truncate(self.in_log.partition_point(|(index, _)| *index < first));
+        }
         let is_cut = self.in_log.len() != count;
         let count = self.in_log.len();
         self.insert(entries);

@@ -186,6 +186,11 @@ impl Raft {
     /// acknowledged. Ignored is what comes from this node itself, or with a term that cannot be true.
     pub fn handle_message(&mut self, now: Duration, from: Member, message: Message) {
         self.see(now);
+        let effective = self.configurations.effective();
+        let from = match effective.voter(from.id) {
+            Some(voter) if planted::is(Mistake::WipedNodeVotes) => voter,
+            _ => from,
+        };
         if from.id == self.me.id || (is_counted(&message) && !self.configurations.effective().is_member(from)) {
             return;
         }
