@@ -16,7 +16,7 @@ pub enum Mistake {
     OldTermCommittedByCounting,
     /// Entries are acknowledged before they are durable.
     AcknowledgedBeforeSync,
-    /// Acknowledgements of a connection that has ended count.
+    /// Acknowledgements of an earlier term, or of a connection that has ended, count.
     StaleAcknowledgement,
     /// A read is answered without asking whether this node still leads.
     ReadWithoutConfirmation,

@@ -101,6 +101,10 @@ impl Workload for StoreWorkload {
         Request { object, command: op(&key(object), &input), input }
     }
 
+    fn noise(&mut self, random: &mut Random) -> Option<Bytes> {
+        op("noise", &Input::Increment(random.below(100) as i64))
+    }
+
     fn outcome(outcome: Outcome) -> Output {
         match outcome {
             Outcome::Previous { value, done: true } => Output::Value(value),

@@ -306,9 +306,8 @@ impl Raft {
         }
         let State::Leader(leader) = &mut self.state else { return None };
         let peer = leader.peers.get_mut(&from)?;
-        if term < self.hard_state.term
-            || (peer.connection != Some(connection) && !planted::is(Mistake::StaleAcknowledgement))
-        {
+        let is_present = term == self.hard_state.term && peer.connection == Some(connection);
+        if !is_present && !planted::is(Mistake::StaleAcknowledgement) {
             return None;
         }
         peer.heard_at = self.now;

@@ -22,6 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it thinks before the next operation, at most.
 const THINKING: Duration = Duration::from_millis(60);
 
+/// A node gets so many commands at once that nobody waits for, so often, at most.
+const NOISE_MAX: u64 = 100;
+const NOISE_EVERY: Duration = Duration::from_secs(4);
+
 /// A client, and what it waits for.
 pub(super) struct Client<W: Workload> {
     waiting: Option<Waiting<W>>,
@@ -92,6 +96,25 @@ impl<W: Workload> Simulation<W> {
         self.ask(client, node, request);
     }
 
+    /// A node is given much to do at once.
+    pub(super) fn make_noise(&mut self) {
+        self.plan_within(NOISE_EVERY, Event::Noise);
+        let node = self.random.below(self.machines.len() as u64) as usize;
+        let count = if self.is_calm { 0 } else { self.random.below(NOISE_MAX) };
+        for _ in 0..count {
+            let Some(running) = self.machines[node].node.as_ref() else { return };
+            let Some(command) = self.workload.noise(&mut self.random) else { return };
+            running.submit(command);
+        }
+        self.settle_unless_paused(node);
+    }
+
+    fn settle_unless_paused(&mut self, node: usize) {
+        if self.machines[node].paused_until <= self.now {
+            self.settle(node);
+        }
+    }
+
     fn ask(&mut self, client: usize, node: usize, request: Request<Input<W>>) {
         let Some(running) = self.machines[node].node.as_ref() else {
             return self.plan_within(THINKING, Event::Client { client });
@@ -107,9 +130,7 @@ impl<W: Workload> Simulation<W> {
         let (object, input) = (request.object, request.input);
         state.waiting = Some(Waiting { node, operation, called, object, input, answer });
         self.plan(PATIENCE, Event::GiveUp { client, operation });
-        if self.machines[node].paused_until <= self.now {
-            self.settle(node);
-        }
+        self.settle_unless_paused(node);
     }
 
     /// Whoever waits for this node looks whether there is an answer.

@@ -96,6 +96,8 @@ enum Event {
     Start { node: usize },
     /// A client does the next thing.
     Client { client: usize },
+    /// A node gets much to do.
+    Noise,
     /// A client does not wait for this operation any longer.
     GiveUp { client: usize, operation: u64 },
     /// Something goes wrong.
@@ -154,7 +156,7 @@ impl<W: Workload> Simulation<W> {
         // Small bounds, so that memory, windows and the way to the disk are all exercised.
         let options = Options {
             inflight_messages_max: 4,
-            message_bytes_max: 1 << 10,
+            message_bytes_max: [200, 1 << 10][random.below(2) as usize],
             tail_bytes_max: 4 << 10,
             uncommitted_bytes_max: 64 << 10,
             ..Options::default()
@@ -196,6 +198,7 @@ impl<W: Workload> Simulation<W> {
         }
         self.plan_within(Duration::from_secs(2), Event::Fault);
         self.plan_within(Duration::from_secs(2), Event::Checkpoint);
+        self.plan_within(Duration::from_secs(2), Event::Noise);
     }
 
     fn plan(&mut self, after: Duration, event: Event) {
@@ -265,6 +268,7 @@ impl<W: Workload> Simulation<W> {
             Event::Arrive { node, epoch, event } => self.arrive(node, epoch, *event),
             Event::Start { node } => self.start(node),
             Event::Client { client } => self.operate(client),
+            Event::Noise => self.make_noise(),
             Event::GiveUp { client, operation } => self.give_up(client, operation),
             Event::Fault => self.fault(),
             Event::Heal { from, to } => self.heal(from, to),

@@ -24,7 +24,10 @@ pub(super) struct Network {
 }
 
 const DELAY: Duration = Duration::from_micros(600);
+/// Of what is late.
 const DELAY_MAX: Duration = Duration::from_millis(400);
+/// Of what is so late that terms may have gone by.
+const LONG_DELAY_MAX: Duration = Duration::from_secs(5);
 
 /// What arrives is other memory than what was sent, which may be a map of the sender's files.
 fn over_the_wire(message: Message) -> Message {
@@ -62,7 +65,9 @@ impl<W: Workload> Simulation<W> {
         if is_late {
             self.report.count(Fault::Delay);
         }
-        let after = self.duration_below(if is_late { DELAY_MAX } else { DELAY });
+        let is_very_late = is_late && self.random.once_in(10);
+        let bound = if is_very_late { LONG_DELAY_MAX } else { DELAY_MAX };
+        let after = self.duration_below(if is_late { bound } else { DELAY });
         let (epoch, event) = (self.machines[to].epoch, Box::new(PeerEvent::Message { from, message }));
         self.plan(after, Event::Arrive { node: to, epoch, event });
     }

@@ -14,6 +14,12 @@ pub trait Workload {
     /// What a client does next.
     fn next(&mut self, random: &mut Random) -> Request<<Self::Model as Model>::Input>;
 
+    /// A command that concerns none of the objects. Now and then a node gets a great many of them at once, and nobody waits
+    /// for the answers. None by default.
+    fn noise(&mut self, _random: &mut Random) -> Option<Bytes> {
+        None
+    }
+
     /// What the state machine's answer to a command says about the object.
     fn outcome(outcome: <Self::Machine as StateMachine>::Outcome) -> <Self::Model as Model>::Output;
 
