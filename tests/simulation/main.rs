@@ -1,6 +1,7 @@
 //! Whole clusters of kv-store, simulated: see `kv_repl::testing::sim`.
 //!
-//! - `KV_SEED=n` runs one seed, again exactly as it was.
+//! - `KV_SEED=n` runs one seed, again exactly as it was; `KV_SETTINGS="..."` with other settings than the usual ones.
+//! - `KV_SHRINK=n` looks for smaller settings that find the same as that seed, and tells the faults that lead to it.
 //! - `KV_SEEDS=n` runs so many, from 1 on, with a line of progress now and then, and those of `testdata/seeds.txt`.
 
 mod store;
@@ -8,7 +9,7 @@ mod store;
 use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
-use kv_repl::testing::sim::{Report, Settings, run};
+use kv_repl::testing::sim::{Finding, Report, Settings, run, shrink};
 
 use self::store::StoreWorkload;
 
@@ -26,15 +27,54 @@ fn kept() -> Vec<u64> {
     lines.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
 }
 
+const COMMAND: &str = "cargo test --release --test simulation -- --nocapture";
+
+fn settings_for(seed: u64) -> Settings {
+    let text = std::env::var("KV_SETTINGS").ok();
+    let told = text.map(|text| text.parse().unwrap_or_else(|error| panic!("KV_SETTINGS: {error}")));
+    told.unwrap_or_else(|| Settings::for_seed(seed))
+}
+
+/// What a seed reports, or what it finds.
+fn find(seed: u64, settings: &Settings) -> Result<Report, String> {
+    let result = catch_unwind(|| run(StoreWorkload::default(), seed, settings));
+    result.map_err(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "no message".to_owned()))
+}
+
 fn run_seed(seed: u64) -> Report {
-    let result = catch_unwind(|| run(StoreWorkload::default(), seed, &Settings::for_seed(seed)));
-    result
-        .unwrap_or_else(|_| panic!("seed {seed} failed; again: KV_SEED={seed} cargo test --release --test simulation"))
+    let settings = settings_for(seed);
+    find(seed, &settings).unwrap_or_else(|said| {
+        panic!(
+            "{said}\nseed {seed} failed\nagain:   KV_SEED={seed} KV_SETTINGS=\"{settings}\" {COMMAND}\n\
+             smaller: KV_SHRINK={seed} KV_SETTINGS=\"{settings}\" {COMMAND}"
+        )
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the smaller run is what was asked for")]
+fn shrink_seed(seed: u64) {
+    // A great many runs find something, which is no news.
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut runs = 0;
+    let smallest = shrink(seed, &settings_for(seed), |seed, settings| {
+        runs += 1;
+        find(seed, settings).err()
+    });
+    let _ = std::panic::take_hook();
+    match smallest {
+        None => println!("seed {seed} finds nothing"),
+        Some(Finding { seed, settings, said }) => {
+            println!("{said}\nafter {runs} runs\nagain:   KV_SEED={seed} KV_SETTINGS=\"{settings}\" {COMMAND}");
+        }
+    }
 }
 
 #[test]
 #[expect(clippy::print_stdout, reason = "the report is what the run is for")]
 fn nothing_confirmed_is_lost_under_faults_and_the_cluster_goes_on_after_them() {
+    if let Some(seed) = number("KV_SHRINK") {
+        return shrink_seed(seed);
+    }
     if let Some(seed) = number("KV_SEED") {
         return println!("seed {seed}: {}", run_seed(seed));
     }

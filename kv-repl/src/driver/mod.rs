@@ -30,7 +30,7 @@ mod task;
 mod tasks;
 #[cfg(test)]
 mod testing;
-mod threads;
+pub(crate) mod threads;
 pub(crate) mod traits;
 
 pub use replicated::state_hash;

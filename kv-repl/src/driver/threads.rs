@@ -29,8 +29,13 @@ pub(crate) fn spawn(
     thread::Builder::new().name(format!("kv-{what}")).spawn(guarded)
 }
 
-/// What a panic said.
+/// That something has panicked, and what it said.
 pub(crate) fn panicked(panic: &(dyn Any + Send)) -> String {
+    format!("panicked: {}", message_of(panic))
+}
+
+/// What a panic said.
+pub(crate) fn message_of(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", text.unwrap_or("no message"))
+    text.unwrap_or("no message")
 }

@@ -11,23 +11,29 @@ use std::any::Any;
 use std::panic::catch_unwind;
 
 use kv_repl::planted::{Mistake, plant};
-use kv_repl::testing::sim::{Settings, run};
+use kv_repl::testing::sim::{Fault, Settings, run, shrink};
 
 use self::store::StoreWorkload;
 
 /// Seeds that a mistake may take to be found.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 1000;
 
 /// What is found, and a seed that does it.
-const FOUND: [(Mistake, u64); 8] = [
-    (Mistake::VoteBeforeSync, 248),
-    (Mistake::AcknowledgedBeforeSync, 3),
+const FOUND: [(Mistake, u64); 14] = [
+    (Mistake::VoteBeforeSync, 968),
+    (Mistake::OldTermCommittedByCounting, 353),
+    (Mistake::AcknowledgedBeforeSync, 8),
     (Mistake::ReadWithoutConfirmation, 4),
     (Mistake::QuorumOffByOne, 1),
-    (Mistake::DamagedAcknowledges, 21),
+    (Mistake::ConflictingSuffixKept, 199),
+    (Mistake::DamagedAcknowledges, 116),
+    (Mistake::ConfigurationNotReverted, 12),
+    (Mistake::PreVoteTeachesNothing, 370),
+    (Mistake::WipedNodeVotes, 30),
+    (Mistake::HashOrder, 1),
     (Mistake::DoubledCommandExecuted, 1),
-    (Mistake::SessionOfAnotherProcess, 11),
-    (Mistake::SessionRequestSpins, 231),
+    (Mistake::SessionOfAnotherProcess, 54),
+    (Mistake::SessionRequestSpins, 1),
 ];
 
 /// The first of these seeds that finds it, and what it says.
@@ -72,6 +78,26 @@ fn mistakes_are_found() {
         }
     }
     assert_eq!(missed, [], "not found within {count} seeds");
+}
+
+/// A run that finds something can be made small enough to be read.
+#[test]
+fn what_finds_a_mistake_is_made_smaller() {
+    let mut find = |seed: u64, settings: &Settings| {
+        let found = catch_unwind(|| {
+            plant(Some(Mistake::QuorumOffByOne));
+            run(StoreWorkload::default(), seed, settings)
+        });
+        plant(None);
+        found.err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default())
+    };
+    let (_, seed) = FOUND.into_iter().find(|(mistake, _)| *mistake == Mistake::QuorumOffByOne).expect("it is");
+    let smallest = shrink(seed, &Settings::for_seed(seed), &mut find).expect("it is found");
+    let left = Fault::ALL.len() - smallest.settings.without.len();
+    assert!(left <= 6 && smallest.settings.clients <= 6, "{}", smallest.settings);
+    assert!(smallest.said.contains("the end:"), "the faults that led to it are told");
+    let again = find(smallest.seed, &smallest.settings.to_string().parse().expect("as it was written"));
+    assert_eq!(again, Some(smallest.said), "and it does so again");
 }
 
 /// Without a mistake the same seeds find nothing.

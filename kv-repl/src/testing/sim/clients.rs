@@ -20,10 +20,10 @@ type Outcome<W> = <<W as Workload>::Machine as StateMachine>::Outcome;
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long it thinks before the next operation, at most.
-const THINKING: Duration = Duration::from_millis(60);
+const THINKING: Duration = Duration::from_millis(50);
 
 /// A node gets so many commands at once that nobody waits for, so often, at most.
-const NOISE_MAX: u64 = 100;
+const NOISE_MAX: u64 = 300;
 const NOISE_EVERY: Duration = Duration::from_secs(4);
 
 /// A client, and what it waits for.
@@ -100,7 +100,7 @@ impl<W: Workload> Simulation<W> {
     pub(super) fn make_noise(&mut self) {
         self.plan_within(NOISE_EVERY, Event::Noise);
         let node = self.random.below(self.machines.len() as u64) as usize;
-        let count = if self.is_calm { 0 } else { self.random.below(NOISE_MAX) };
+        let count = if self.is_calm || !self.settings.noise { 0 } else { self.random.below(NOISE_MAX) };
         for _ in 0..count {
             let Some(running) = self.machines[node].node.as_ref() else { return };
             let Some(command) = self.workload.noise(&mut self.random) else { return };

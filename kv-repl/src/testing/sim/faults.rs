@@ -22,8 +22,27 @@ impl<W: Workload> Simulation<W> {
             return;
         }
         let node = self.random.below(self.machines.len() as u64) as usize;
+        self.inject_and_count(fault, node);
+    }
+
+    /// A moment that many mistakes are about: something has been begun in a new term, and the leader is gone.
+    pub(super) fn fault_of_leader(&mut self, node: usize) {
+        const FAULTS: [Fault; 6] =
+            [Fault::Isolation, Fault::OneWayCut, Fault::Pause, Fault::Kill, Fault::PowerLoss, Fault::HungDisk];
+        let fault = FAULTS[self.random.below(FAULTS.len() as u64) as usize];
+        if !self.is_calm && !self.settings.without.contains(&fault) {
+            self.inject_and_count(fault, node);
+        }
+    }
+
+    fn inject_and_count(&mut self, fault: Fault, node: usize) {
+        self.timeline.push((self.now, fault, node));
+        // Messages are lost, doubled and late later on, and counted then.
+        let is_of_messages = matches!(fault, Fault::Loss | Fault::Duplication | Fault::Delay);
         if self.inject(fault, node) {
             self.report.count(fault);
+        } else if !is_of_messages {
+            self.timeline.pop();
         }
     }
 

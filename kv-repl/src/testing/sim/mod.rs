@@ -23,11 +23,14 @@ mod network;
 mod node;
 mod random;
 mod report;
+mod settings;
+mod shrink;
 mod workload;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -40,49 +43,21 @@ use self::network::Network;
 use self::node::Machine;
 pub use self::random::Random;
 pub use self::report::{Fault, Report};
+pub use self::settings::Settings;
+pub use self::shrink::{Finding, shrink};
 pub use self::workload::{Request, Workload};
 use crate::FoundingRecord;
 use crate::driver::peers::PeerEvent;
+use crate::driver::threads::message_of;
 use crate::raft::{Options, Raft, Role};
 use crate::types::{Configuration, Incarnation, Index, Member, NodeId, Term};
-
-/// How large and how long.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Nodes of the cluster, all of them voters.
-    pub nodes: usize,
-    /// Clients, each with one operation at a time.
-    pub clients: usize,
-    /// For how long of simulated time faults come.
-    pub faults_for: Duration,
-    /// How long of simulated time the cluster may take to come together when they have stopped.
-    pub calm_within: Duration,
-    /// Kinds of faults that do not happen.
-    pub without: Vec<Fault>,
-}
-
-impl Settings {
-    /// The usual ones, with some more nodes for every fourth seed.
-    pub fn for_seed(seed: u64) -> Settings {
-        Settings { nodes: if seed.is_multiple_of(4) { 5 } else { 3 }, ..Settings::default() }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
-            nodes: 3,
-            clients: 12,
-            faults_for: Duration::from_secs(20),
-            calm_within: Duration::from_secs(60),
-            without: Vec::new(),
-        }
-    }
-}
 
 /// So much cannot happen in such a time, unless a node spins.
 const WINDOW: Duration = Duration::from_millis(1);
 const WINDOW_EVENTS: u64 = 20_000;
+
+/// From here up to a thousand times as much: what a new leader has begun has got nowhere, or somewhere, or nearly everywhere.
+const NEW_LEADER: Duration = Duration::from_micros(50);
 
 /// What happens at a moment.
 enum Event {
@@ -102,6 +77,8 @@ enum Event {
     GiveUp { client: usize, operation: u64 },
     /// Something goes wrong.
     Fault,
+    /// Something goes wrong with a node that has just begun to lead.
+    FaultOfLeader { node: usize },
     /// What was cut can be used again.
     Heal { from: usize, to: usize },
     /// A checkpoint is due.
@@ -114,12 +91,17 @@ enum Event {
 ///
 /// # Panics
 ///
-/// If something is found.
+/// If something is found. The message says what, and which faults led to it.
 pub fn run<W: Workload>(workload: W, seed: u64, settings: &Settings) -> Report {
     let mut simulation = Simulation::new(workload, seed, settings.clone()).expect("a temporary directory can be used");
-    simulation.run_faults();
-    simulation.calm_down();
-    simulation.judge();
+    let run = catch_unwind(AssertUnwindSafe(|| {
+        simulation.run_faults();
+        simulation.calm_down();
+        simulation.judge();
+    }));
+    if let Err(panic) = run {
+        resume_unwind(Box::new(format!("{}\n{}", message_of(&*panic), simulation.timeline())));
+    }
     simulation.report
 }
 
@@ -129,6 +111,8 @@ struct Simulation<W: Workload> {
     options: Options,
     random: Random,
     now: Duration,
+    /// At most, of any node.
+    checkpoint_every: Duration,
     /// By time, and those of one time in the order they were planned.
     events: BTreeMap<(Duration, u64), Event>,
     planned: u64,
@@ -141,6 +125,8 @@ struct Simulation<W: Workload> {
     leaders: BTreeMap<Term, Member>,
     hashes: BTreeMap<Index, [u8; 32]>,
     report: Report,
+    /// What has gone wrong, when and where.
+    timeline: Vec<(Duration, Fault, usize)>,
     /// Since when, and how many events since then.
     window: (Duration, u64),
     _scratch: TempDir,
@@ -164,6 +150,7 @@ impl<W: Workload> Simulation<W> {
         let mut simulation = Simulation {
             workload,
             options,
+            checkpoint_every: Duration::from_millis([300, 2000, 2000][random.below(3) as usize]),
             random,
             now: Duration::ZERO,
             events: BTreeMap::new(),
@@ -177,6 +164,7 @@ impl<W: Workload> Simulation<W> {
             leaders: BTreeMap::new(),
             hashes: BTreeMap::new(),
             report: Report::new(seed),
+            timeline: Vec::new(),
             window: (Duration::ZERO, 0),
             settings,
             _scratch: scratch,
@@ -271,6 +259,7 @@ impl<W: Workload> Simulation<W> {
             Event::Noise => self.make_noise(),
             Event::GiveUp { client, operation } => self.give_up(client, operation),
             Event::Fault => self.fault(),
+            Event::FaultOfLeader { node } => self.fault_of_leader(node),
             Event::Heal { from, to } => self.heal(from, to),
             Event::Checkpoint => self.checkpoint(),
             Event::Gather => self.gather(),
@@ -374,7 +363,9 @@ impl<W: Workload> Simulation<W> {
         let core = running.core();
         core.invariants();
         assert!(!running.is_diverged(), "node {} was told that its state is wrong", machine.id);
+        let mut is_new = false;
         if core.role() == Role::Leader {
+            is_new = !self.leaders.contains_key(&core.term());
             let leader = *self.leaders.entry(core.term()).or_insert(core.me());
             assert_eq!(leader, core.me(), "election safety: two leaders of term {}", core.term());
         }
@@ -387,6 +378,10 @@ impl<W: Workload> Simulation<W> {
         }
         if machine.owes.is_some_and(|owed| core.durable() >= owed && !core.is_damaged() && running.is_settled_voter()) {
             machine.owes = None;
+        }
+        if is_new && self.random.once_in(3) {
+            let after = NEW_LEADER * 2u32.pow(self.random.below(11) as u32);
+            self.plan(after, Event::FaultOfLeader { node });
         }
     }
 
@@ -448,7 +443,16 @@ impl<W: Workload> Simulation<W> {
             self.report.checkpoints += 1;
             self.settle(node);
         }
-        self.plan_within(Duration::from_secs(2), Event::Checkpoint);
+        self.plan_within(self.checkpoint_every, Event::Checkpoint);
+    }
+
+    /// The faults that led to the end, a line each.
+    fn timeline(&self) -> String {
+        let line = |(at, fault, node): &(Duration, Fault, usize)| {
+            format!("{:>9.3} s  node {}  {fault:?}\n", at.as_secs_f64(), node + 1)
+        };
+        let lines: String = self.timeline.iter().map(line).collect();
+        format!("{lines}{:>9.3} s  the end:\n{}", self.now.as_secs_f64(), self.describe())
     }
 
     fn describe(&self) -> String {
