@@ -2,9 +2,11 @@
 //!
 //! A file gets its name only when it is complete and synced, so a file with a name is whole unless the disk damaged it;
 //! that is found by its checksums on loading, and the one before is used. What has no name yet is removed when it is given
-//! up: on a full disk it may be what fills it. The two newest of what has been applied are kept,
-//! and the log is kept back to the older of them, so that one damaged checkpoint loses nothing. A received one that is
-//! ahead is kept beside them: before it is restored it covers nothing of the log.
+//! up: on a full disk it may be what fills it.
+//!
+//! The two newest of what has been applied are kept, and the log is kept back to the older of them, so that one damaged
+//! checkpoint loses nothing. A received one that is ahead is kept beside them: before it is restored it covers nothing of
+//! the log.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
@@ -284,6 +286,13 @@ mod tests {
         }
     }
 
+    /// Writes a checkpoint of so many entries, and says where it is.
+    fn write(checkpoints: &Checkpoints, applied: u64) -> PathBuf {
+        let state = state_at(applied);
+        checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        checkpoints.path(state.applied)
+    }
+
     /// On a full disk it may be what fills it.
     #[test]
     fn what_is_given_up_is_removed() {
@@ -309,11 +318,7 @@ mod tests {
     fn what_was_passed_over_is_not_one_of_two() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let checkpoints = Checkpoints::open(dir.path()).expect("opens");
-        let write = |applied: u64| {
-            let state = state_at(applied);
-            checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
-            checkpoints.path(state.applied)
-        };
+        let write = |applied| write(&checkpoints, applied);
         let paths = [10, 20].map(write);
         fs::write(&paths[1], b"damaged").expect("writable");
         let newest = || checkpoints.load_newest::<Counter>().expect("readable").map(|state| state.applied.index.get());
@@ -331,10 +336,7 @@ mod tests {
     fn what_was_received_ahead_covers_nothing_of_the_log() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let checkpoints = Checkpoints::open(dir.path()).expect("opens");
-        let write = |applied: u64| {
-            let state = state_at(applied);
-            checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
-        };
+        let write = |applied| drop(write(&checkpoints, applied));
         let indices = || checkpoints.list().expect("listed").iter().map(|last| last.index.get()).collect::<Vec<_>>();
         let prune = |applied| checkpoints.prune(Index::new(applied)).expect("pruned").map(|last| last.index.get());
         [3, 10, 12].into_iter().for_each(write);

@@ -106,11 +106,9 @@ impl<S: StateMachine> Mover<S> {
             Err(error) => {
                 warn!(to = %request.to, %error, "a checkpoint could not be read for a follower; it is tried again");
                 // If the disk cannot read it the one before is next.
-                let newest = || Ok::<_, std::io::Error>(self.checkpoints.list()?.first().copied());
-                let last = request.wanted.map_or_else(newest, |(last, _)| Ok(Some(last)));
-                if let Ok(Some(last)) = last {
-                    self.verify(last);
-                }
+                let newest = || self.checkpoints.list().ok()?.first().copied();
+                let last = request.wanted.map(|(last, _)| last).or_else(newest);
+                last.into_iter().for_each(|last| self.verify(last));
             }
         }
     }
@@ -208,12 +206,19 @@ mod tests {
     const LEADER: Member = Member::new(NodeId::new(2), Incarnation::new(1));
     const FOLLOWER: Member = Member::new(NodeId::new(3), Incarnation::new(1));
 
+    const REQUEST: SendSnapshot =
+        SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None, needed: Index::ZERO };
+
+    fn write(checkpoints: &Checkpoints, applied: u64) {
+        let state = state_at(applied);
+        checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+    }
+
     /// The file of a checkpoint of `applied` entries, as a leader sends it.
     fn whole(applied: u64) -> InstallSnapshot {
         let dir = tempfile::tempdir().expect("temporary directory");
         let checkpoints = Checkpoints::open(dir.path()).expect("opens");
-        let state = state_at(applied);
-        checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        write(&checkpoints, applied);
         let Outgoing { last, file_bytes, file } = checkpoints.open_newest().expect("readable").expect("just written");
         let mut data = vec![0; file_bytes as usize];
         file.read_exact_at(&mut data, 0).expect("readable");
@@ -247,21 +252,15 @@ mod tests {
     fn a_damaged_checkpoint_is_found_when_a_follower_refuses_it_and_the_one_before_is_sent() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let checkpoints = Checkpoints::open(dir.path()).expect("opens");
-        for applied in [5, 9] {
-            let state = state_at(applied);
-            checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
-        }
+        [5, 9].into_iter().for_each(|applied| write(&checkpoints, applied));
         let Outgoing { last: newest, file_bytes, .. } =
             checkpoints.open_newest().expect("readable").expect("there are two");
-        let name = format!("{:016x}-{:016x}.checkpoint", newest.index.get(), newest.term.get());
-        std::fs::write(dir.path().join(name), vec![0xff; file_bytes as usize]).expect("writable");
+        std::fs::write(checkpoints.path(newest), vec![0xff; file_bytes as usize]).expect("writable");
 
         let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
         let shared = Arc::new(Shared::new(state_at(9)));
         let (tasks, thread) = spawn::<Counter>(checkpoints, shared, channel().0, core).expect("starts");
-        let request =
-            SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None, needed: Index::ZERO };
-        for task in [SnapshotTask::Send(request), SnapshotTask::Verify(newest), SnapshotTask::Send(request)] {
+        for task in [SnapshotTask::Send(REQUEST), SnapshotTask::Verify(newest), SnapshotTask::Send(REQUEST)] {
             tasks.send(task).expect("it runs");
         }
         drop(tasks);
@@ -277,13 +276,12 @@ mod tests {
     fn a_checkpoint_that_ends_too_early_is_not_sent_and_a_newer_one_wanted() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let checkpoints = Checkpoints::open(dir.path()).expect("opens");
-        let state = state_at(5);
-        checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        write(&checkpoints, 5);
         let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
         let mut mover = Mover::<Counter>::new(checkpoints, Arc::new(Shared::new(state_at(5))), channel().0, core);
         for (needed, is_sent) in [(5, true), (6, false)] {
             let needed = Index::new(needed);
-            mover.send(&SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None, needed });
+            mover.send(&SendSnapshot { needed, ..REQUEST });
             let event = events.try_recv().expect("one of the two");
             assert_eq!(matches!(event, Own::Send { .. }), is_sent);
             assert_eq!(matches!(event, Own::CheckpointWanted { needed: at } if at == needed), !is_sent);
@@ -294,8 +292,7 @@ mod tests {
     fn a_file_is_held_until_its_last_piece_has_left_and_opened_again_if_that_was_lost() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let checkpoints = Checkpoints::open(dir.path()).expect("opens");
-        let state = state_at(5);
-        checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
+        write(&checkpoints, 5);
         let mut mover = Mover::<Counter> {
             checkpoints,
             shared: Arc::new(Shared::new(state_at(5))),
@@ -305,8 +302,7 @@ mod tests {
             verified: None,
             incoming: None,
         };
-        let mut request =
-            SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None, needed: Index::ZERO };
+        let mut request = REQUEST;
         let asked = mover.piece_for(&request).expect("readable").expect("there is one");
         assert_eq!((asked.data.len(), mover.outgoing.len()), (0, 1));
         request.wanted = Some((asked.last, 0));
@@ -329,19 +325,15 @@ mod tests {
     fn what_the_disk_cannot_read_is_set_aside_and_the_one_before_is_sent() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let checkpoints = Checkpoints::open(dir.path()).expect("opens");
-        for applied in [5, 9] {
-            let state = state_at(applied);
-            checkpoints.write::<Counter>(&state.machine.view(), &state.checkpoint_meta()).expect("written");
-        }
+        [5, 9].into_iter().for_each(|applied| write(&checkpoints, applied));
         let newest = checkpoints.list().expect("listed")[0];
-        let name = format!("{:016x}-{:016x}.checkpoint", newest.index.get(), newest.term.get());
-        std::fs::remove_file(dir.path().join(&name)).expect("removed");
-        std::fs::create_dir(dir.path().join(&name)).expect("made");
+        let path = checkpoints.path(newest);
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::create_dir(&path).expect("made");
 
         let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
         let mut mover = Mover::<Counter>::new(checkpoints, Arc::new(Shared::new(state_at(9))), channel().0, core);
-        let mut request =
-            SendSnapshot { to: FOLLOWER, term: Term::new(1), connection: 1, wanted: None, needed: Index::ZERO };
+        let mut request = REQUEST;
         let mut sent = |wanted| {
             request.wanted = wanted;
             mover.send(&request);

@@ -9,8 +9,8 @@
 //!
 //! Each replica notes its state hash when it applies a mark, and tells the leader. As soon as a majority of the voters has
 //! the same one, the leader appends it, provided that it has applied the mark itself; whoever applies that and has noted
-//! another one knows that its state is wrong. A leader that finds itself in the minority appends nothing and makes way. A replica that was restored past the mark has
-//! nothing to compare. A report that is lost is a comparison less: the newest one is told again to each new leader.
+//! another one knows that its state is wrong. A leader that finds itself in the minority appends nothing and makes way. A
+//! replica that was restored past the mark has nothing to compare. A report that is lost is a comparison less: the newest one is told again to each new leader.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -15,9 +15,9 @@
 //! and a cluster heals in which every node has lost something else, before anybody can lead it. One range is repaired
 //! after the other, piece by piece.
 //!
-//! If the leader's log begins after the loss, or has lost the same, it sends a checkpoint: what is lost up to there is not missed then. If its log
-//! does not contain the entry after the loss, what is lost was never committed: the driver is told to replace the disk,
-//! provided that the leader has a majority without this node.
+//! If the leader's log begins after the loss, or has lost the same, it sends a checkpoint: what is lost up to there is not
+//! missed then. If its log does not contain the entry after the loss, what is lost was never committed: the driver is told
+//! to replace the disk, provided that the leader has a majority without this node.
 //!
 //! A checkpoint may end with an entry that is lost here. The log then begins after it, though it may have had another entry
 //! in that place. In that case it was never committed what follows, no leader has it, and it is given up or replaced like

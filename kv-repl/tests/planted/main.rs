@@ -7,7 +7,6 @@
 #[path = "../../../tests/simulation/store.rs"]
 mod store;
 
-use std::any::Any;
 use std::panic::catch_unwind;
 
 use kv_repl::planted::{Mistake, plant};
@@ -36,23 +35,22 @@ const FOUND: [(Mistake, u64); 14] = [
     (Mistake::SessionRequestSpins, 1),
 ];
 
-/// The first of these seeds that finds it, and what it says.
-fn find(mistake: Mistake, mut seeds: impl Iterator<Item = u64>) -> Option<(u64, String)> {
-    seeds.find_map(|seed| {
-        let found = catch_unwind(|| {
-            plant(Some(mistake));
-            run(StoreWorkload::default(), seed, &Settings::for_seed(seed))
-        });
-        plant(None);
-        found.err().map(|panic| (seed, said(&*panic)))
-    })
+/// What a seed finds with a mistake, if anything.
+fn find(mistake: Mistake, seed: u64, settings: &Settings) -> Option<String> {
+    let found = catch_unwind(|| {
+        plant(Some(mistake));
+        run(StoreWorkload::default(), seed, settings)
+    });
+    plant(None);
+    found.err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "no message".to_owned()))
 }
 
-/// The first line of what a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let line = text.unwrap_or("no message").lines().next().unwrap_or_default();
-    line.chars().take(110).collect()
+/// The first of these seeds that finds it, and how that begins.
+fn find_first(mistake: Mistake, mut seeds: impl Iterator<Item = u64>) -> Option<(u64, String)> {
+    seeds.find_map(|seed| {
+        let said = find(mistake, seed, &Settings::for_seed(seed))?;
+        Some((seed, said.lines().next().unwrap_or_default().chars().take(110).collect()))
+    })
 }
 
 #[test]
@@ -72,7 +70,7 @@ fn mistakes_are_found() {
     println!("| mistake | seed | caught by |\n|---|---|---|");
     for mistake in wanted {
         let seed = known.iter().find(|(known, _)| *known == mistake).map(|(_, seed)| *seed);
-        match find(mistake, seed.into_iter().chain(1..=count)) {
+        match find_first(mistake, seed.into_iter().chain(1..=count)) {
             Some((seed, by)) => println!("| `{mistake:?}` | {seed} | {by} |"),
             None => missed.push(mistake),
         }
@@ -83,14 +81,7 @@ fn mistakes_are_found() {
 /// A run that finds something can be made small enough to be read.
 #[test]
 fn what_finds_a_mistake_is_made_smaller() {
-    let mut find = |seed: u64, settings: &Settings| {
-        let found = catch_unwind(|| {
-            plant(Some(Mistake::QuorumOffByOne));
-            run(StoreWorkload::default(), seed, settings)
-        });
-        plant(None);
-        found.err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default())
-    };
+    let mut find = |seed, settings: &Settings| find(Mistake::QuorumOffByOne, seed, settings);
     let (_, seed) = FOUND.into_iter().find(|(mistake, _)| *mistake == Mistake::QuorumOffByOne).expect("it is");
     let smallest = shrink(seed, &Settings::for_seed(seed), &mut find).expect("it is found");
     let left = Fault::ALL.len() - smallest.settings.without.len();

@@ -10,18 +10,27 @@ use crate::types::{Configuration, Entries, Entry, EntryId, HardState, Index, Ter
 
 use std::time::Duration;
 
-/// A core of three with the entries 1 to 9 of term 1, of which 4 to 6 are lost.
-fn damaged() -> Raft {
+/// A core of three in `term`, whose log ends with entry `last`, with runs of these terms and these losses.
+fn with_losses(term: u64, terms: Vec<EntryId>, last: u64, lost: Vec<Lost>) -> Raft {
     let boot = Boot {
-        hard_state: HardState { term: Term::new(1), voted_for: None },
-        terms: vec![id(1, 1)],
-        last: index(9),
-        lost: vec![Lost { first: index(4), next: id(1, 7) }],
+        hard_state: HardState { term: Term::new(term), voted_for: None },
+        terms,
+        last: index(last),
+        lost,
         ..Boot::first(Configuration::new((0..3).map(member).collect()))
     };
     let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
     (1..3).for_each(|peer| raft.handle_connected(SECOND, member(peer), peer as u64));
     raft
+}
+
+fn lost(first: u64, next: EntryId) -> Lost {
+    Lost { first: index(first), next }
+}
+
+/// Entries 1 to 9 of term 1, of which 4 to 6 are lost.
+fn damaged() -> Raft {
+    with_losses(1, vec![id(1, 1)], 9, vec![lost(4, id(1, 7))])
 }
 
 fn question(messages: &[Message]) -> Option<FetchEntries> {
@@ -171,15 +180,7 @@ fn what_the_disk_holds_is_compared_with_what_the_core_knows() {
 /// Entries of a term before that of the entry before the loss would end the node, now and at each later start.
 #[test]
 fn what_cannot_follow_the_entry_before_the_loss_is_not_taken() {
-    let boot = Boot {
-        hard_state: HardState { term: Term::new(3), voted_for: None },
-        terms: vec![id(2, 1), id(3, 7)],
-        last: index(9),
-        lost: vec![Lost { first: index(4), next: id(3, 7) }],
-        ..Boot::first(Configuration::new((0..3).map(member).collect()))
-    };
-    let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
-    (1..3).for_each(|peer| raft.handle_connected(SECOND, member(peer), peer as u64));
+    let mut raft = with_losses(3, vec![id(2, 1), id(3, 7)], 9, vec![lost(4, id(3, 7))]);
     let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
     assert!(answer(&mut raft, 1, asked.token, found(entries(1, 4..=6))).is_empty());
     let repair = answer(&mut raft, 1, asked.token, found(entries(3, 4..=4)));
@@ -224,15 +225,12 @@ fn a_checkpoint_may_come_while_a_repair_is_being_written() {
 fn a_checkpoint_may_contradict_the_repair_that_is_being_written() {
     let cases = [(1, 1, (2, 4)), (1, 1, (2, 5)), (3, 3, (2, 4)), (3, 3, (2, 6)), (1, 3, (1, 4)), (1, 3, (1, 6))];
     for (before, repaired, (term, upto)) in cases {
-        let boot = Boot {
-            hard_state: HardState { term: Term::new(4), voted_for: None },
-            terms: if before == 1 { vec![id(1, 1), id(4, 7)] } else { vec![id(1, 1), id(before, 3), id(4, 7)] },
-            last: index(9),
-            lost: vec![Lost { first: index(4), next: id(4, 7) }],
-            ..Boot::first(Configuration::new((0..3).map(member).collect()))
-        };
-        let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
-        (1..3).for_each(|peer| raft.handle_connected(SECOND, member(peer), peer as u64));
+        let mut raft = with_losses(
+            4,
+            if before == 1 { vec![id(1, 1), id(4, 7)] } else { vec![id(1, 1), id(before, 3), id(4, 7)] },
+            9,
+            vec![lost(4, id(4, 7))],
+        );
         let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
         let repair = answer(&mut raft, 1, asked.token, found(entries(repaired, 4..=5)));
         assert_eq!(repair.len(), 2, "after term {before}");
@@ -248,15 +246,8 @@ fn a_checkpoint_may_contradict_the_repair_that_is_being_written() {
 /// What is written of another range says nothing of this one.
 #[test]
 fn a_repair_before_a_known_entry_is_not_what_comes_before_the_loss() {
-    let boot = Boot {
-        hard_state: HardState { term: Term::new(4), voted_for: None },
-        terms: vec![id(1, 1), id(3, 6), id(4, 13)],
-        last: index(15),
-        lost: vec![Lost { first: index(4), next: id(3, 6) }, Lost { first: index(10), next: id(4, 13) }],
-        ..Boot::first(Configuration::new((0..3).map(member).collect()))
-    };
-    let mut raft = Raft::new(member(0), Options::default(), boot, Duration::ZERO);
-    raft.handle_connected(SECOND, member(1), 1);
+    let mut raft =
+        with_losses(4, vec![id(1, 1), id(3, 6), id(4, 13)], 15, vec![lost(4, id(3, 6)), lost(10, id(4, 13))]);
     let asked = question(&outputs(&mut raft, SECOND).0).expect("it asks");
     assert_eq!(answer(&mut raft, 1, asked.token, found(entries(1, 4..=5))).len(), 2);
     install(&mut raft, id(2, 11));

@@ -125,7 +125,7 @@ impl<W: Workload> Simulation<W> {
         known.first().is_some_and(is_enough) && known.iter().all(|one| *one == known[0])
     }
 
-    fn running(&self) -> impl Iterator<Item = &SimNode<W::Machine>> {
+    pub(super) fn running(&self) -> impl Iterator<Item = &SimNode<W::Machine>> {
         self.machines.iter().filter_map(|machine| machine.node.as_deref())
     }
 

@@ -48,6 +48,7 @@ pub use self::shrink::{Finding, shrink};
 pub use self::workload::{Request, Workload};
 use crate::FoundingRecord;
 use crate::driver::peers::PeerEvent;
+use crate::driver::simulated::SimNode;
 use crate::driver::threads::message_of;
 use crate::raft::{Options, Raft, Role};
 use crate::types::{Configuration, Incarnation, Index, Member, NodeId, Term};
@@ -230,7 +231,7 @@ impl<W: Workload> Simulation<W> {
 
     /// Whether all run and vote, follow one leader, and are not damaged.
     fn is_together(&self) -> bool {
-        let cores = || self.machines.iter().filter_map(|machine| machine.node.as_ref()).map(|node| node.core());
+        let cores = || self.running().map(SimNode::core);
         let leaders = cores().filter(|core| core.role() == Role::Leader).count();
         let leader = cores().find_map(|core| core.leader());
         let voters = |core: &Raft| core.configuration().voters().len();

@@ -46,11 +46,10 @@ pub fn shrink(
     let mut best = Finding { seed, settings: settings.clone(), said };
     loop {
         let mut has_shrunk = false;
-        for smaller in smaller(&best.settings) {
-            // Each is made anew from what is best by now.
-            let Some(settings) = smaller(&best.settings) else { continue };
-            let seeds = best.seed..best.seed + TRIES;
-            let found = seeds.into_iter().find_map(|seed| {
+        for step in steps(&best.settings) {
+            // From what is best by now.
+            let Some(settings) = step(&best.settings) else { continue };
+            let found = (best.seed..best.seed + TRIES).find_map(|seed| {
                 let said = find(seed, &settings).filter(|said| kind(said) == kind(&best.said))?;
                 Some((seed, said))
             });
@@ -73,7 +72,7 @@ fn kind(said: &str) -> String {
 type Step = Box<dyn Fn(&Settings) -> Option<Settings>>;
 
 /// The ways to make settings smaller, each of which may not be possible.
-fn smaller(settings: &Settings) -> Vec<Step> {
+fn steps(settings: &Settings) -> Vec<Step> {
     let left = Fault::ALL.into_iter().filter(|fault| !settings.without.contains(fault));
     let without = left.map(|fault| {
         let step: Step = Box::new(move |settings| {
