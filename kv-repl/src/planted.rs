@@ -40,12 +40,18 @@ pub enum Mistake {
     SessionOfAnotherProcess,
     /// A node that cannot ask for its session tries again without a pause.
     SessionRequestSpins,
+    /// A leader answers reads on its lease after it has told another node to stand for election (openraft #1747).
+    LeaseKeptOnTransfer,
+    /// Empty nodes found a cluster without asking all that are listed.
+    FoundedByMajority,
+    /// A checkpoint gets its name, and the log is cut for it, before it is durable.
+    CheckpointNotSynced,
 }
 
 impl Mistake {
     /// All of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Mistake; 16] = [
+    pub const ALL: [Mistake; 19] = [
         Mistake::VoteClearedOnStepDown,
         Mistake::VoteBeforeSync,
         Mistake::OldTermCommittedByCounting,
@@ -62,6 +68,9 @@ impl Mistake {
         Mistake::DoubledCommandExecuted,
         Mistake::SessionOfAnotherProcess,
         Mistake::SessionRequestSpins,
+        Mistake::LeaseKeptOnTransfer,
+        Mistake::FoundedByMajority,
+        Mistake::CheckpointNotSynced,
     ];
 }
 

@@ -213,6 +213,26 @@ impl SimFs {
         bytes.for_each(|offset| durable[offset] ^= 1 << (offset % 8));
     }
 
+    /// A bit of this byte of a file flips, on the disk and, unless the sector still waits to be written, in what the page
+    /// cache shows: it was read again. False if the disk has no such byte.
+    ///
+    /// # Errors
+    ///
+    /// As the system says.
+    pub fn decay(&self, path: &Path, offset: usize) -> io::Result<bool> {
+        let world = self.world();
+        let Some(image) = world.names.get(path) else { return Ok(false) };
+        let mut image = image.lock().expect("no panic under this lock");
+        let sector = offset / SECTOR_BYTES * SECTOR_BYTES..(offset / SECTOR_BYTES + 1) * SECTOR_BYTES;
+        let is_waiting = |(at, data): &(usize, Vec<u8>)| *at < sector.end && sector.start < at + data.len();
+        if offset >= image.durable.len() || image.unsynced.iter().any(is_waiting) {
+            return Ok(false);
+        }
+        image.durable[offset] ^= 1 << (offset % 8);
+        RealFs.open(path)?.write_at(&[image.durable[offset]], offset as u64)?;
+        Ok(true)
+    }
+
     /// Files that have been made.
     pub fn created(&self) -> u64 {
         self.world().created

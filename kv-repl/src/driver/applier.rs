@@ -377,6 +377,7 @@ fn later_nonce(own: u64, seen: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::host::RealHost;
     use crate::driver::replicated::session_payload;
     use crate::driver::testing::{Counter, Reset, entry, state_at};
     use crate::types::{Entry, kind};
@@ -390,7 +391,7 @@ mod tests {
             let dir = tempfile::tempdir().expect("temporary directory");
             let shared = Arc::new(Shared::new(state_at(3)));
             let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
-            let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+            let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
             let mut applier = Applier::<Counter, _>::new(shared, Reset, checkpoints, core, (node, nonce), u64::MAX);
             assert_eq!(applier.work(ApplyTask::Entries(vec![entries.into()])), Ok(()));
             let events: Vec<Own> = std::iter::from_fn(|| events.try_recv().ok()).collect();
@@ -412,7 +413,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let shared = Arc::new(Shared::new(state_at(3)));
         let (core, _events) = tokio::sync::mpsc::unbounded_channel();
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         let mut applier =
             Applier::<Counter, _>::new(shared.clone(), Reset, checkpoints, core, (NodeId::new(1), 1), u64::MAX);
         let entries = |range: std::ops::RangeInclusive<u64>| {

@@ -166,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::driver::checkpoints::Checkpoints;
+    use crate::driver::host::RealHost;
     use crate::driver::shared::Shared;
     use crate::driver::testing::{Counter, Reset, entry, state_at};
     use crate::types::{NodeId, kind};
@@ -183,7 +184,7 @@ mod tests {
     fn start() -> Running {
         let dir = tempfile::tempdir().expect("temporary directory");
         let shared = Arc::new(Shared::new(state_at(0)));
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         let (own, core) = unbounded_channel();
         let me = (NodeId::new(1), 1);
         let applier = Applier::new(shared.clone(), Reset, checkpoints, own.clone(), me, u64::MAX);

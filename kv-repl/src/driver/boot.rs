@@ -8,6 +8,8 @@
 //!    hard state are known. Otherwise the node has forgotten what it acknowledged or whom it voted for: it is beyond repair,
 //!    and must begin again as a new member.
 
+use std::sync::Arc;
+
 use tracing::{info, warn};
 
 use super::checkpoints::Checkpoints;
@@ -54,7 +56,8 @@ pub(super) async fn read_disk<S: StateMachine, L: Log>(
     known: Option<FoundingRecord>,
 ) -> Result<Boot<S, L>, StartError> {
     let config = config.clone();
-    let booted = tokio::task::spawn_blocking(move || boot(&config, log, known, &RealHost)).await;
+    let booted =
+        tokio::task::spawn_blocking(move || boot(&config, log, known, &(Arc::new(RealHost) as Arc<dyn Host>))).await;
     booted.map_err(|panic| StartError::Other(Box::new(panic)))?
 }
 
@@ -63,11 +66,11 @@ pub(super) fn boot<S: StateMachine, L: Log>(
     config: &ReplicaConfig,
     mut log: L,
     known: Option<FoundingRecord>,
-    host: &dyn Host,
+    host: &Arc<dyn Host>,
 ) -> Result<Boot<S, L>, StartError> {
-    let mut node = node_state(config.id, &log, host)?;
+    let mut node = node_state(config.id, &log, &**host)?;
     let failed = |source| StartError::Checkpoints { path: config.dir.clone(), source };
-    let checkpoints = Checkpoints::open(&config.dir).map_err(failed)?;
+    let checkpoints = Checkpoints::open(&config.dir, host.clone()).map_err(failed)?;
     let state: Replicated<S> = checkpoints.load_newest().map_err(failed)?.unwrap_or_else(Replicated::empty);
     if node.is_diverged {
         warn!(
@@ -305,9 +308,9 @@ mod tests {
             fs::write(&file, bytes).expect("writable");
         }
         let state = state_at(5);
-        let checkpoints = Checkpoints::open(&config.dir).expect("opens");
+        let checkpoints = Checkpoints::open(&config.dir, Arc::new(RealHost)).expect("opens");
         checkpoints.write::<Counter>(&0, &state.checkpoint_meta()).expect("written");
-        boot(&config, open(dir.path()), None, &RealHost).expect("it can be read")
+        boot(&config, open(dir.path()), None, &(Arc::new(RealHost) as Arc<dyn Host>)).expect("it can be read")
     }
 
     fn ready(boot: Boot<Counter, kv_wal::Log>) -> (EntryId, EntryId, Vec<Lost>) {

@@ -11,12 +11,15 @@
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::warn;
 
+use super::host::Host;
 use super::replicated::Replicated;
 use super::traits::{CheckpointMeta, StateMachine};
+use crate::planted::{self, Mistake};
 use crate::types::{EntryId, Index, Term};
 
 const KEPT: usize = 2;
@@ -26,6 +29,7 @@ const SUFFIX: &str = "checkpoint";
 #[derive(Clone, Debug)]
 pub(crate) struct Checkpoints {
     dir: PathBuf,
+    host: Arc<dyn Host>,
 }
 
 /// A file that is being sent.
@@ -64,16 +68,14 @@ static NEXT_UNNAMED: AtomicU64 = AtomicU64::new(0);
 
 impl Checkpoints {
     /// Opens the directory, creates it if it is absent, and removes what an interrupted writer left.
-    pub(crate) fn open(dir: &Path) -> io::Result<Checkpoints> {
+    pub(crate) fn open(dir: &Path, host: Arc<dyn Host>) -> io::Result<Checkpoints> {
         let is_new = !dir.exists();
         fs::create_dir_all(dir)?;
         let path = fs::canonicalize(dir)?;
         // What is published in a directory is found again only if the directory is.
         for (nth, above) in path.ancestors().skip(1).enumerate().take(if is_new { usize::MAX } else { 1 }) {
             // One further up may not be ours to open, but then it has not just been made.
-            File::open(above)
-                .and_then(|above| above.sync_all())
-                .or_else(|error| if nth > 0 { Ok(()) } else { Err(error) })?;
+            host.sync_dir(above).or_else(|error| if nth > 0 { Ok(()) } else { Err(error) })?;
         }
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
@@ -82,8 +84,8 @@ impl Checkpoints {
             }
         }
         // What is found now may rest upon a name that was given just before a crash, and the log is changed for it.
-        File::open(&path)?.sync_all()?;
-        Ok(Checkpoints { dir: dir.to_owned() })
+        host.sync_dir(&path)?;
+        Ok(Checkpoints { dir: dir.to_owned(), host })
     }
 
     fn create(&self) -> io::Result<Unnamed> {
@@ -136,7 +138,7 @@ impl Checkpoints {
     fn set_aside(&self, last: EntryId) -> io::Result<()> {
         let path = self.path(last);
         fs::rename(&path, path.with_extension("damaged"))?;
-        File::open(&self.dir)?.sync_all()
+        self.host.sync_dir(&self.dir)
     }
 
     /// The state in a checkpoint, or what is wrong with the file. The other error says nothing of the file: it could not be
@@ -150,7 +152,7 @@ impl Checkpoints {
         let unnamed = self.create()?;
         let mut out = BufWriter::with_capacity(1 << 20, &unnamed.file);
         S::save(view, meta, &mut out)?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?;
         self.publish(&unnamed, meta.last)
     }
 
@@ -192,15 +194,19 @@ impl Checkpoints {
     /// Verifies a complete received file, makes it durable under its name and gives the state in it.
     pub(crate) fn accept<S: StateMachine>(&self, incoming: Incoming) -> io::Result<Replicated<S>> {
         assert!(incoming.is_complete(), "only a complete file is accepted");
-        incoming.unnamed.file.sync_all()?;
         let state = load_file(File::open(&incoming.unnamed.path)?, incoming.last)?;
         self.publish(&incoming.unnamed, incoming.last)?;
         Ok(state)
     }
 
+    /// Gives a complete file its name. When this returns both are durable, and the log may rely upon them.
     fn publish(&self, unnamed: &Unnamed, last: EntryId) -> io::Result<()> {
+        if planted::is(Mistake::CheckpointNotSynced) {
+            return fs::rename(&unnamed.path, self.path(last));
+        }
+        self.host.sync_file(&unnamed.file)?;
         fs::rename(&unnamed.path, self.path(last))?;
-        File::open(&self.dir)?.sync_all()
+        self.host.sync_dir(&self.dir)
     }
 
     /// The file of a checkpoint that ends with `last`.
@@ -254,6 +260,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::driver::host::RealHost;
     use crate::driver::testing::{Counter, state_at};
     use crate::driver::traits::BoxError;
 
@@ -297,7 +304,7 @@ mod tests {
     #[test]
     fn what_is_given_up_is_removed() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         let files = || fs::read_dir(dir.path()).expect("listed").count();
         let (last, meta) = (state_at(5).applied, state_at(5).checkpoint_meta());
         let mut incoming = checkpoints.receive(last, 10).expect("begun");
@@ -317,7 +324,7 @@ mod tests {
     #[test]
     fn what_was_passed_over_is_not_one_of_two() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         let write = |applied| write(&checkpoints, applied);
         let paths = [10, 20].map(write);
         fs::write(&paths[1], b"damaged").expect("writable");
@@ -335,7 +342,7 @@ mod tests {
     #[test]
     fn what_was_received_ahead_covers_nothing_of_the_log() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         let write = |applied| drop(write(&checkpoints, applied));
         let indices = || checkpoints.list().expect("listed").iter().map(|last| last.index.get()).collect::<Vec<_>>();
         let prune = |applied| checkpoints.prune(Index::new(applied)).expect("pruned").map(|last| last.index.get());

@@ -1,11 +1,13 @@
 //! Who a node is: what it stores about itself, and whom it talks to.
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::founding::FoundingRecord;
 use crate::codec::Hello;
 use crate::configuration::{put_member, take_member};
-use crate::types::{HardState, Member, NodeId, Term};
+use crate::types::{HardState, Incarnation, Member, NodeId, Term};
 
 /// The protocol version spoken here.
 const VERSION: u16 = 1;
@@ -59,6 +61,8 @@ pub(crate) struct Identity {
     pub(crate) listed: Vec<NodeId>,
     pub(crate) client_address: String,
     pub(crate) founding: Option<FoundingRecord>,
+    /// Who was told that this node is empty, on which connection.
+    told_empty: BTreeMap<NodeId, (u64, Incarnation)>,
 }
 
 /// How two nodes that may talk stand to each other.
@@ -75,6 +79,37 @@ pub(crate) enum Relation {
 }
 
 impl Identity {
+    pub(crate) fn new(
+        me: Member,
+        listed: Vec<NodeId>,
+        client_address: String,
+        founding: Option<FoundingRecord>,
+    ) -> Identity {
+        Identity { me, listed, client_address, founding, told_empty: BTreeMap::new() }
+    }
+
+    /// The answer to a greeting, on a connection that was accepted as the `number`th. Whoever is told that this node is empty
+    /// may found a cluster with it.
+    pub(crate) fn answer(&mut self, to: Member, number: u64) -> Hello {
+        let is_newer = self.told_empty.get(&to.id).is_none_or(|(before, _)| *before < number);
+        if self.founding.is_none() && is_newer {
+            self.told_empty.insert(to.id, (number, to.incarnation));
+        }
+        self.hello(to.id)
+    }
+
+    /// Takes the record that `from` has handed over. False if that is of no use: `from` has been at this node again
+    /// meanwhile, with an empty disk, and was told that this node is empty too. So it founds another cluster, unless some
+    /// third node belongs to one; and then that node hands over its record.
+    pub(crate) fn accept(&mut self, from: Member, record: &FoundingRecord) -> bool {
+        let told = self.told_empty.get(&from.id);
+        let is_of_use = told.is_none_or(|(_, incarnation)| *incarnation == from.incarnation);
+        if is_of_use {
+            self.founding = Some(record.clone());
+        }
+        is_of_use
+    }
+
     pub(crate) fn cluster(&self) -> Option<[u8; 32]> {
         self.founding.as_ref().map(FoundingRecord::cluster_id)
     }
@@ -167,7 +202,7 @@ pub(crate) fn short(cluster: &[u8; 32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Configuration, Incarnation};
+    use crate::types::Configuration;
 
     fn member(id: u64) -> Member {
         Member::new(NodeId::new(id), Incarnation::new(id * 10))
@@ -180,7 +215,7 @@ mod tests {
 
     fn identity(id: u64, founding: Option<FoundingRecord>) -> Identity {
         let listed = [1, 2, 3].map(NodeId::new).to_vec();
-        Identity { me: member(id), listed, client_address: String::new(), founding }
+        Identity::new(member(id), listed, String::new(), founding)
     }
 
     /// Every row of the table above [`Identity::judge`].
@@ -214,6 +249,21 @@ mod tests {
         for (cluster, relation) in [(None, Relation::PeerEmpty), (founded.cluster(), Relation::Members)] {
             assert_eq!(founded.judge(&Hello { from: wiped, cluster, ..says(None) }), Ok(relation));
         }
+    }
+
+    /// A record on its way from a node that has lost its disk since, and has begun to found anew, would leave this node in a
+    /// cluster of its own.
+    #[test]
+    fn a_record_from_a_disk_that_is_gone_is_not_taken() {
+        let (old, new) = (member(1), Member::new(NodeId::new(1), Incarnation::new(999)));
+        let mut node = identity(2, None);
+        assert_eq!(node.answer(old, 1).cluster, None);
+        node.answer(new, 3);
+        node.answer(old, 2);
+        assert!(!node.accept(old, &record(7)), "the greeting that was answered last had been waiting");
+        assert!(node.clone().accept(member(3), &record(7)), "somebody else belongs to that cluster");
+        assert!(node.accept(new, &record(8)));
+        assert_eq!(node.answer(new, 4).cluster, Some(record(8).cluster_id()));
     }
 
     #[test]

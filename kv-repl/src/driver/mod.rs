@@ -12,7 +12,7 @@ pub(crate) mod config;
 mod defaults;
 pub(crate) mod founding;
 pub(crate) mod host;
-mod identity;
+pub(crate) mod identity;
 mod log_writer;
 mod marks;
 mod origin;

@@ -50,7 +50,7 @@ pub(crate) enum PeerEvent {
     /// The peer is empty, as this node is.
     Empty { peer: Member },
     /// The founding record, from a peer that has it.
-    Found(Bytes),
+    Found { from: Member, record: Bytes },
 }
 
 /// Takes a peer and where its clients connect.
@@ -289,7 +289,7 @@ fn ended_by(frame: Option<Result<Frame, WireError>>) -> Ended {
 /// Accepts peers.
 pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
-    loop {
+    for number in 0.. {
         match context.transport.accept().await {
             Ok(stream) => {
                 let Ok(stranger) = strangers.clone().try_acquire_owned() else {
@@ -297,7 +297,7 @@ pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
                     continue;
                 };
                 let serving = context.clone();
-                context.tasks.spawn(async move { serve(&serving, stream, stranger).await });
+                context.tasks.spawn(async move { serve(&serving, stream, number, stranger).await });
             }
             Err(error) => {
                 warn!(%error, "a peer's connection could not be accepted");
@@ -307,7 +307,7 @@ pub(crate) async fn accept<T: Transport>(context: Arc<Context<T>>) {
     }
 }
 
-async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream, stranger: OwnedSemaphorePermit) {
+async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream, number: u64, stranger: OwnedSemaphorePermit) {
     let mut stream = Framed::new(stream, FrameCodec::greeting());
     let hello = match timeout(GREETING_TIMEOUT, stream.next()).await {
         Ok(Some(Ok(Frame::Hello(hello)))) => hello,
@@ -321,7 +321,7 @@ async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream, stranger: 
         Err(reason) => return refuse(&mut stream, reason).await,
     };
     (context.on_greeting)(hello.from.id, &hello.client_address);
-    let answer = context.identity.read().hello(hello.from.id);
+    let answer = context.identity.write().answer(hello.from, number);
     if stream.send(Frame::Hello(answer)).await.is_err() {
         return;
     }
@@ -331,7 +331,7 @@ async fn serve<T: Transport>(context: &Context<T>, stream: T::Stream, stranger: 
     while let Some(frame) = stream.next().await {
         let event = match (frame, relation) {
             (Ok(Frame::Message(message)), Relation::Members) => PeerEvent::Message { from: hello.from, message },
-            (Ok(Frame::Found(record)), Relation::PeerFounded) => PeerEvent::Found(record),
+            (Ok(Frame::Found(record)), Relation::PeerFounded) => PeerEvent::Found { from: hello.from, record },
             (Ok(_), _) => return refuse(&mut stream, "that does not belong here".to_owned()).await,
             (Err(error), _) => return refuse(&mut stream, error.to_string()).await,
         };
@@ -385,7 +385,7 @@ mod tests {
         let configuration = Configuration::new(vec![member(1), member(2)]);
         let founding = Some(FoundingRecord { configuration, secret: [7; 32] });
         let listed = vec![NodeId::new(1), NodeId::new(2)];
-        Identity { me: member(id), listed, client_address: String::new(), founding }
+        Identity::new(member(id), listed, String::new(), founding)
     }
 
     fn context<T: Transport>(transport: T, events: mpsc::Sender<PeerEvent>) -> Arc<Context<T>> {

@@ -56,6 +56,16 @@ impl Reads {
         Some(self.next_token)
     }
 
+    /// Whether somebody has not been asked for.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Those for whom nobody has been asked.
+    pub(crate) fn take_waiting(&mut self) -> impl Iterator<Item = ReadRequest> {
+        self.waiting.drain(..)
+    }
+
     /// The core has answered: who asked.
     pub(crate) fn answered(&mut self, token: u64) -> Vec<ReadRequest> {
         self.asked.remove(&token).unwrap_or_default()

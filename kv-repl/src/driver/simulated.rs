@@ -18,11 +18,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::applier::{Applier, write_checkpoint};
 use super::apply_queue::ApplyQueue;
-use super::boot::{Boot, boot};
+use super::boot::{Boot, Booted, boot};
 use super::checkpoints::Checkpoints;
 use super::config::{ReplicaConfig, StartError};
-use super::founding::FoundingRecord;
+use super::founding::{Founding, FoundingRecord, store_record};
 use super::host::Host;
+use super::identity::Identity;
 use super::log_writer::{LogTask, Writer};
 use super::marks::Marks;
 use super::origin::{Origin, Submission, Ticket};
@@ -43,6 +44,8 @@ use crate::types::{Configuration, Index, Member, NodeId, kind};
 pub(crate) struct SimNode<S: StateMachine> {
     task: Task<S, kv_wal::Reader>,
     inboxes: Inboxes<S::Outcome>,
+    /// What it says of itself.
+    pub(crate) identity: Identity,
     writer: Writer<kv_wal::Log>,
     log_tasks: Arc<Mutex<VecDeque<LogTask>>>,
     mover: Mover<S>,
@@ -94,8 +97,33 @@ impl<O> PendingWrite<O> {
 pub(crate) enum Started<S: StateMachine> {
     /// It runs.
     Running(Box<SimNode<S>>),
+    /// It waits until there is a cluster.
+    Empty(Box<EmptyNode<S>>),
     /// Its disk counts for nothing any more.
     BeyondRepair,
+}
+
+/// A node that belongs to no cluster yet.
+pub(crate) struct EmptyNode<S: StateMachine> {
+    config: ReplicaConfig,
+    booted: Booted<S, kv_wal::Log>,
+    /// What it says of itself.
+    pub(crate) identity: Identity,
+    /// What it has heard from the others.
+    pub(crate) founding: Founding,
+}
+
+impl<S: StateMachine> EmptyNode<S> {
+    /// It founds a cluster, or has been handed the record of one that names it: from now on it belongs to that.
+    pub(crate) fn found(
+        mut self,
+        record: &FoundingRecord,
+        now: Duration,
+        host: &Arc<dyn Host>,
+    ) -> Result<Box<SimNode<S>>, StartError> {
+        store_record(&mut self.booted.log, &mut self.booted.node, record)?;
+        SimNode::assemble(&self.config, self.booted, record, now, host)
+    }
 }
 
 impl<S: StateMachine> SimNode<S> {
@@ -103,13 +131,31 @@ impl<S: StateMachine> SimNode<S> {
     pub(crate) fn start(
         config: &ReplicaConfig,
         log: kv_wal::Log,
-        record: &FoundingRecord,
         now: Duration,
         host: &Arc<dyn Host>,
     ) -> Result<Started<S>, StartError> {
-        let Boot::Ready(booted) = boot::<S, _>(config, log, Some(record.clone()), &**host)? else {
+        let Boot::Ready(booted) = boot::<S, _>(config, log, None, host)? else {
             return Ok(Started::BeyondRepair);
         };
+        match booted.founding.clone() {
+            Some(record) => SimNode::assemble(config, *booted, &record, now, host).map(Started::Running),
+            None => {
+                let me = booted.node.me;
+                let identity = sim_identity(config, me, None);
+                let founding = Founding::new(me, identity.listed.clone());
+                let empty = EmptyNode { config: config.clone(), booted: *booted, identity, founding };
+                Ok(Started::Empty(Box::new(empty)))
+            }
+        }
+    }
+
+    fn assemble(
+        config: &ReplicaConfig,
+        booted: Booted<S, kv_wal::Log>,
+        record: &FoundingRecord,
+        now: Duration,
+        host: &Arc<dyn Host>,
+    ) -> Result<Box<SimNode<S>>, StartError> {
         let reader = Log::reader(&booted.log);
         let nonce = draw_nonce(&booted.node, &**host)?;
         let founders = record.configuration.clone();
@@ -150,12 +196,12 @@ impl<S: StateMachine> SimNode<S> {
             marks: Marks::new(config.compare_interval),
             origin: Origin::new(config.id, nonce),
             reads: Reads::default(),
-            started: tokio::time::Instant::now(),
             host: host.clone(),
         };
-        Ok(Started::Running(Box::new(SimNode {
+        Ok(Box::new(SimNode {
             task,
             inboxes: Inboxes { peers: from_peers, own: own_events, submissions: submitted, reads: read },
+            identity: sim_identity(config, booted.node.me, Some(record)),
             writer: Writer::new(booted.log, booted.node, own.clone()),
             log_tasks,
             mover: Mover::new(checkpoints.clone(), shared, receiving, own.clone()),
@@ -166,7 +212,7 @@ impl<S: StateMachine> SimNode<S> {
             submissions,
             reads,
             own,
-        })))
+        }))
     }
 
     /// Takes whatever has arrived, and carries out what follows from it. Breaks when the node ends, with the reason.
@@ -302,4 +348,9 @@ impl<S: StateMachine> SimNode<S> {
 pub(crate) fn sim_config(id: NodeId, peers: &[NodeId], dir: &Path, raft: raft::Options) -> ReplicaConfig {
     let peers = peers.iter().map(|peer| (*peer, String::new())).collect();
     ReplicaConfig { raft, compare_interval: Duration::from_millis(700), ..ReplicaConfig::new(id, dir, peers) }
+}
+
+fn sim_identity(config: &ReplicaConfig, me: Member, founding: Option<&FoundingRecord>) -> Identity {
+    let listed = config.peers.iter().map(|(id, _)| *id).collect();
+    Identity::new(me, listed, String::new(), founding.cloned())
 }

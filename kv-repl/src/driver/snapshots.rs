@@ -200,6 +200,7 @@ impl<S: StateMachine> Mover<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::host::RealHost;
     use crate::driver::testing::{Counter, state_at};
     use crate::types::{Incarnation, Index, NodeId, Term};
 
@@ -217,7 +218,7 @@ mod tests {
     /// The file of a checkpoint of `applied` entries, as a leader sends it.
     fn whole(applied: u64) -> InstallSnapshot {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         write(&checkpoints, applied);
         let Outgoing { last, file_bytes, file } = checkpoints.open_newest().expect("readable").expect("just written");
         let mut data = vec![0; file_bytes as usize];
@@ -230,7 +231,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
         let (received, states) = channel();
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         let (tasks, thread) =
             spawn::<Counter>(checkpoints, Arc::new(Shared::new(state_at(0))), received, core).expect("starts");
         for applied in [5, 9] {
@@ -251,7 +252,7 @@ mod tests {
     #[test]
     fn a_damaged_checkpoint_is_found_when_a_follower_refuses_it_and_the_one_before_is_sent() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         [5, 9].into_iter().for_each(|applied| write(&checkpoints, applied));
         let Outgoing { last: newest, file_bytes, .. } =
             checkpoints.open_newest().expect("readable").expect("there are two");
@@ -275,7 +276,7 @@ mod tests {
     #[test]
     fn a_checkpoint_that_ends_too_early_is_not_sent_and_a_newer_one_wanted() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         write(&checkpoints, 5);
         let (core, mut events) = tokio::sync::mpsc::unbounded_channel();
         let mut mover = Mover::<Counter>::new(checkpoints, Arc::new(Shared::new(state_at(5))), channel().0, core);
@@ -291,7 +292,7 @@ mod tests {
     #[test]
     fn a_file_is_held_until_its_last_piece_has_left_and_opened_again_if_that_was_lost() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         write(&checkpoints, 5);
         let mut mover = Mover::<Counter> {
             checkpoints,
@@ -324,7 +325,7 @@ mod tests {
     #[test]
     fn what_the_disk_cannot_read_is_set_aside_and_the_one_before_is_sent() {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let checkpoints = Checkpoints::open(dir.path()).expect("opens");
+        let checkpoints = Checkpoints::open(dir.path(), Arc::new(RealHost)).expect("opens");
         [5, 9].into_iter().for_each(|applied| write(&checkpoints, applied));
         let newest = checkpoints.list().expect("listed")[0];
         let path = checkpoints.path(newest);

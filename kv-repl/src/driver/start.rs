@@ -11,20 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
 use futures::FutureExt;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::applier::Applier;
 use super::apply_queue::ApplyQueue;
 use super::boot::{self, Boot, Booted, configurations_after, last_stamp_ms};
 use super::checkpoints::Checkpoints;
 use super::config::{ReplicaConfig, StartError};
-use super::founding::{Founding, FoundingRecord};
-use super::host::{Host, RealHost};
+use super::founding::{Founding, FoundingRecord, store_record};
+use super::host::{Host, RealHost, monotonic};
 use super::identity::{Identity, NodeState, short};
 use super::log_writer;
 use super::marks::Marks;
@@ -137,7 +135,7 @@ fn connect<S: StateMachine, T: Transport>(
     let context = Arc::new(Context {
         transport,
         founded: watch::Sender::new(founding.is_some()),
-        identity: RwLock::new(Identity { me, listed, client_address: config.client_address.clone(), founding }),
+        identity: RwLock::new(Identity::new(me, listed, config.client_address.clone(), founding)),
         events,
         on_greeting: Box::new(move |peer, address| {
             if let Some(view) = greeted.peers.lock().get_mut(&peer) {
@@ -220,8 +218,9 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
                 event = inboxes.peers.recv() => match event {
                     Some(PeerEvent::Empty { peer }) => founding.heard_empty(peer),
                     Some(PeerEvent::Disconnected { peer }) => founding.forget(peer.id),
-                    Some(PeerEvent::Found(record)) => {
-                        if let Some(record) = self.judge_record(&record) {
+                    Some(PeerEvent::Found { from, record }) => {
+                        let record = FoundingRecord::naming(self.node.me.id, &record);
+                        if let Some(record) = record.filter(|record| self.context.identity.write().accept(from, record)) {
                             return self.store_founding(record).map(Some);
                         }
                     }
@@ -233,21 +232,9 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
         }
     }
 
-    fn judge_record(&self, record: &Bytes) -> Option<FoundingRecord> {
-        let decoded = FoundingRecord::decode(record);
-        // If another disk of this node founded the cluster, this one comes in its place.
-        let named = decoded.filter(|record| record.configuration.voter(self.node.me.id).is_some());
-        if named.is_none() {
-            warn!("a founding record that does not name this node was handed over; ignored");
-        }
-        named
-    }
-
     /// The record is durable before this node says that it has it. This happens once in a node's life.
     fn store_founding(&mut self, record: FoundingRecord) -> Result<FoundingRecord, StartError> {
-        self.node.hard_state.term = FoundingRecord::ENTRY_ID.term;
-        self.booted_log.append(&[record.entry()], Some(&self.node.encode()))?;
-        self.booted_log.sync()?;
+        store_record(&mut self.booted_log, &mut self.node, &record)?;
         let cluster = record.cluster_id();
         info!(cluster = %short(&cluster), voters = record.configuration.voters().len(), "founded");
         self.context.identity.write().founding = Some(record.clone());
@@ -272,13 +259,12 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
     /// Starts the threads and puts the core together.
     fn prepare(self, founders: Configuration) -> Result<Prepared<S, L::Reader>, StartError> {
         let other = |error: std::io::Error| StartError::Other(Box::new(error));
-        let started = Instant::now();
         let reader = self.booted_log.reader();
         let host: Arc<dyn Host> = Arc::new(RealHost);
         let nonce = draw_nonce(&self.node, &*host)?;
         let boot = core_boot(&self.node, &*self.shared.state.read(), &reader, founders, self.lost)?;
         let options = crate::raft::Options { seed: host.draw()?, ..self.config.raft.clone() };
-        let raft = Raft::new(self.node.me, options, boot, started.elapsed());
+        let raft = Raft::new(self.node.me, options, boot, monotonic());
         let (log, log_thread) = log_writer::start(self.booted_log, self.node, self.own.clone()).map_err(other)?;
         let (receiving, received) = std::sync::mpsc::channel();
         let applier = Applier::new(
@@ -307,7 +293,6 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             marks: Marks::new(self.config.compare_interval),
             origin: Origin::new(self.node.me.id, nonce),
             reads: Reads::default(),
-            started,
             host,
         };
         Ok((task, log_thread.into_iter().chain([apply_thread, snapshot_thread]).collect()))

@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 
 use super::applier::ApplyTask;
 use super::apply_queue::ApplyQueue;
-use super::host::Host;
+use super::host::{Host, monotonic};
 use super::log_writer::{LogQueue, LogTask};
 use super::marks::Marks;
 use super::origin::{Origin, Submission};
@@ -47,6 +47,8 @@ use crate::types::{Entries, Entry, EntryId, Index, Member, NodeId, kind};
 
 /// Events taken from one queue in one turn.
 const TURN_EVENTS: usize = 256;
+/// A task that has nothing to do looks round after this.
+const IDLE: Duration = Duration::from_secs(1);
 /// Bytes of commands in one proposal or Forward message.
 const FORWARD_BYTES: usize = 1 << 20;
 /// The log is kept for followers that are catching up, but for no more checkpoints than this.
@@ -134,7 +136,6 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) marks: Marks,
     pub(crate) origin: Origin,
     pub(crate) reads: Reads,
-    pub(crate) started: Instant,
     pub(crate) host: Arc<dyn Host>,
 }
 
@@ -142,14 +143,15 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     /// Runs until the node is stopped or fails; says why.
     pub(crate) async fn run(mut self, mut inboxes: Inboxes<S::Outcome>) -> Option<String> {
         let mut turn = Turn { own: vec![], peers: vec![], submissions: vec![], reads: vec![] };
-        let sleep = tokio::time::sleep_until(self.started);
+        let sleep = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(sleep);
-        let mut now = self.now();
+        let (mut now, mut sleeps_until) = (monotonic(), Duration::ZERO);
         loop {
             self.finish_turn(now);
-            let deadline = self.started + self.deadline().unwrap_or_else(|| self.now() + Duration::from_secs(1));
-            if sleep.deadline() != deadline {
-                sleep.as_mut().reset(deadline);
+            let deadline = self.deadline().unwrap_or(now + IDLE);
+            if sleeps_until != deadline || sleep.is_elapsed() {
+                sleep.as_mut().reset(Instant::now() + deadline.saturating_sub(monotonic()));
+                sleeps_until = deadline;
             }
             tokio::select! {
                 _ = inboxes.own.recv_many(&mut turn.own, TURN_EVENTS) => {}
@@ -163,7 +165,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 () = &mut sleep => {}
             }
             self.gather(&mut inboxes, &mut turn);
-            now = self.now();
+            now = monotonic();
             if let ControlFlow::Break(reason) = self.handle(now, &mut turn) {
                 return reason;
             }
@@ -224,10 +226,6 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
 
     fn is_refusing(&self) -> bool {
         self.raft.is_disk_full() && self.raft.role() == Role::Leader
-    }
-
-    fn now(&self) -> Duration {
-        self.started.elapsed()
     }
 
     /// When there is something to do, if nothing arrives before.
@@ -301,7 +299,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 self.raft.handle_disconnected(now, peer);
             }
             // The cluster has been founded: these are late.
-            PeerEvent::Empty { .. } | PeerEvent::Found(_) => {}
+            PeerEvent::Empty { .. } | PeerEvent::Found { .. } => {}
         }
     }
 
@@ -320,9 +318,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn finish_turn(&mut self, now: Duration) {
         self.pump_writes(now);
         self.mark_if_due(now);
-        if let Some(token) = self.reads.ask(now, self.raft.leader().is_some()) {
-            self.raft.read(now, token);
-        }
+        self.pump_reads(now);
         while let Some(output) = self.raft.poll_output() {
             self.carry_out(now, output);
         }
@@ -410,6 +406,20 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 return;
             }
             self.origin.sent(now, count);
+        }
+    }
+
+    /// Asks for those who want to read, unless a lease says that they may.
+    fn pump_reads(&mut self, now: Duration) {
+        if self.reads.is_waiting()
+            && let Some(index) = self.raft.lease_read(now)
+        {
+            for reader in self.reads.take_waiting() {
+                // It may have given up.
+                let _ = reader.send(index);
+            }
+        } else if let Some(token) = self.reads.ask(now, self.raft.leader().is_some()) {
+            self.raft.read(now, token);
         }
     }
 

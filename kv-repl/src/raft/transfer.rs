@@ -22,6 +22,7 @@ use thiserror::Error;
 use super::leader::Leader;
 use super::{Raft, State};
 use crate::message::{Message, TimeoutNow};
+use crate::planted::{self, Mistake};
 use crate::types::{Member, NodeId};
 
 /// Leadership on its way to another node.
@@ -117,7 +118,9 @@ impl Raft {
             leader.transfer = None;
         } else if has_all && !transfer.told {
             transfer.told = true;
-            leader.lease.void();
+            if !planted::is(Mistake::LeaseKeptOnTransfer) {
+                leader.lease.void();
+            }
             self.send(to, Message::TimeoutNow(TimeoutNow { term }));
         }
     }

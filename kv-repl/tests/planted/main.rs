@@ -7,46 +7,83 @@
 #[path = "../../../tests/simulation/store.rs"]
 mod store;
 
+use std::fmt;
 use std::panic::catch_unwind;
 
-use kv_repl::planted::{Mistake, plant};
+use kv_repl::planted::{self, Mistake};
 use kv_repl::testing::sim::{Fault, Settings, run, shrink};
 
 use self::store::StoreWorkload;
+
+/// A mistake of replication, or one of the log that the nodes write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Planted {
+    Repl(Mistake),
+    Log(kv_wal::planted::Mistake),
+}
+
+/// Mistakes of the log that a cluster must not survive. Its own tests find these and the others.
+const OF_THE_LOG: [kv_wal::planted::Mistake; 3] = [
+    kv_wal::planted::Mistake::NoSync,
+    kv_wal::planted::Mistake::OpenedWithoutWritingAgain,
+    kv_wal::planted::Mistake::DamagedTakenForTorn,
+];
+
+impl Planted {
+    fn all() -> impl Iterator<Item = Planted> {
+        Mistake::ALL.into_iter().map(Planted::Repl).chain(OF_THE_LOG.map(Planted::Log))
+    }
+
+    fn set(self, is_on: bool) {
+        match self {
+            Planted::Repl(mistake) => planted::plant(Some(mistake).filter(|_| is_on)),
+            Planted::Log(mistake) => kv_wal::planted::plant(Some(mistake).filter(|_| is_on)),
+        }
+    }
+}
+
+impl fmt::Debug for Planted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Planted::Repl(mistake) => mistake.fmt(f),
+            Planted::Log(mistake) => mistake.fmt(f),
+        }
+    }
+}
 
 /// Seeds that a mistake may take to be found.
 const SEEDS: u64 = 1000;
 
 /// What is found, and a seed that does it.
-const FOUND: [(Mistake, u64); 14] = [
-    (Mistake::VoteBeforeSync, 968),
-    (Mistake::OldTermCommittedByCounting, 353),
-    (Mistake::AcknowledgedBeforeSync, 8),
-    (Mistake::ReadWithoutConfirmation, 4),
-    (Mistake::QuorumOffByOne, 1),
-    (Mistake::ConflictingSuffixKept, 199),
-    (Mistake::DamagedAcknowledges, 116),
-    (Mistake::ConfigurationNotReverted, 12),
-    (Mistake::PreVoteTeachesNothing, 370),
-    (Mistake::WipedNodeVotes, 30),
-    (Mistake::HashOrder, 1),
-    (Mistake::DoubledCommandExecuted, 1),
-    (Mistake::SessionOfAnotherProcess, 54),
-    (Mistake::SessionRequestSpins, 1),
+const FOUND: [(Planted, u64); 14] = [
+    (Planted::Repl(Mistake::VoteBeforeSync), 968),
+    (Planted::Repl(Mistake::OldTermCommittedByCounting), 353),
+    (Planted::Repl(Mistake::AcknowledgedBeforeSync), 8),
+    (Planted::Repl(Mistake::ReadWithoutConfirmation), 4),
+    (Planted::Repl(Mistake::QuorumOffByOne), 1),
+    (Planted::Repl(Mistake::ConflictingSuffixKept), 199),
+    (Planted::Repl(Mistake::DamagedAcknowledges), 116),
+    (Planted::Repl(Mistake::ConfigurationNotReverted), 12),
+    (Planted::Repl(Mistake::PreVoteTeachesNothing), 370),
+    (Planted::Repl(Mistake::WipedNodeVotes), 30),
+    (Planted::Repl(Mistake::HashOrder), 1),
+    (Planted::Repl(Mistake::DoubledCommandExecuted), 1),
+    (Planted::Repl(Mistake::SessionOfAnotherProcess), 54),
+    (Planted::Repl(Mistake::SessionRequestSpins), 1),
 ];
 
 /// What a seed finds with a mistake, if anything.
-fn find(mistake: Mistake, seed: u64, settings: &Settings) -> Option<String> {
+fn find(mistake: Planted, seed: u64, settings: &Settings) -> Option<String> {
     let found = catch_unwind(|| {
-        plant(Some(mistake));
+        mistake.set(true);
         run(StoreWorkload::default(), seed, settings)
     });
-    plant(None);
+    mistake.set(false);
     found.err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "no message".to_owned()))
 }
 
 /// The first of these seeds that finds it, and how that begins.
-fn find_first(mistake: Mistake, mut seeds: impl Iterator<Item = u64>) -> Option<(u64, String)> {
+fn find_first(mistake: Planted, mut seeds: impl Iterator<Item = u64>) -> Option<(u64, String)> {
     seeds.find_map(|seed| {
         let said = find(mistake, seed, &Settings::for_seed(seed))?;
         Some((seed, said.lines().next().unwrap_or_default().chars().take(110).collect()))
@@ -58,11 +95,11 @@ fn find_first(mistake: Mistake, mut seeds: impl Iterator<Item = u64>) -> Option<
 fn mistakes_are_found() {
     let asked = std::env::var("KV_PLANTED").ok();
     let count = std::env::var("KV_SEEDS").ok().map_or(SEEDS, |text| text.parse().expect("a number of seeds"));
-    let (wanted, known): (Vec<Mistake>, _) = match &asked {
+    let (wanted, known): (Vec<Planted>, _) = match &asked {
         None => (FOUND.iter().map(|(mistake, _)| *mistake).collect(), &FOUND[..]),
         Some(name) => {
-            let is_asked = |mistake: &Mistake| name == "all" || *name == format!("{mistake:?}");
-            (Mistake::ALL.into_iter().filter(is_asked).collect(), &[][..])
+            let is_asked = |mistake: &Planted| name == "all" || *name == format!("{mistake:?}");
+            (Planted::all().filter(is_asked).collect(), &[][..])
         }
     };
     assert!(!wanted.is_empty(), "there is no such mistake");
@@ -81,8 +118,9 @@ fn mistakes_are_found() {
 /// A run that finds something can be made small enough to be read.
 #[test]
 fn what_finds_a_mistake_is_made_smaller() {
-    let mut find = |seed, settings: &Settings| find(Mistake::QuorumOffByOne, seed, settings);
-    let (_, seed) = FOUND.into_iter().find(|(mistake, _)| *mistake == Mistake::QuorumOffByOne).expect("it is");
+    let mut find = |seed, settings: &Settings| find(Planted::Repl(Mistake::QuorumOffByOne), seed, settings);
+    let (_, seed) =
+        FOUND.into_iter().find(|(mistake, _)| *mistake == Planted::Repl(Mistake::QuorumOffByOne)).expect("it is");
     let smallest = shrink(seed, &Settings::for_seed(seed), &mut find).expect("it is found");
     let left = Fault::ALL.len() - smallest.settings.without.len();
     assert!(left <= 6 && smallest.settings.clients <= 6, "{}", smallest.settings);

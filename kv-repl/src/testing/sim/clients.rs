@@ -123,6 +123,7 @@ impl<W: Workload> Simulation<W> {
             Some(command) => Answer::Write(running.submit(command)),
             None => Answer::Read(running.read()),
         };
+        let is_read = matches!(answer, Answer::Read(_));
         let called = self.objects.tick();
         let state = &mut self.clients[client];
         state.operations += 1;
@@ -130,7 +131,10 @@ impl<W: Workload> Simulation<W> {
         let (object, input) = (request.object, request.input);
         state.waiting = Some(Waiting { node, operation, called, object, input, answer });
         self.plan(PATIENCE, Event::GiveUp { client, operation });
+        let before = self.clients[client].done;
         self.settle_unless_paused(node);
+        // Without a lease it would have had to ask.
+        self.report.leased += u64::from(is_read && self.clients[client].done > before);
     }
 
     /// Whoever waits for this node looks whether there is an answer.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use super::{Event, Fault, Simulation, Workload};
+use super::{Event, FAULTS_OF_LEADER, Fault, NEW_LEADER, Simulation, Workload};
 use crate::driver::simulated::SimNode;
 use crate::raft::Role;
 use crate::types::{Configuration, Index, Member};
@@ -25,11 +25,9 @@ impl<W: Workload> Simulation<W> {
         self.inject_and_count(fault, node);
     }
 
-    /// A moment that many mistakes are about: something has been begun in a new term, and the leader is gone.
-    pub(super) fn fault_of_leader(&mut self, node: usize) {
-        const FAULTS: [Fault; 6] =
-            [Fault::Isolation, Fault::OneWayCut, Fault::Pause, Fault::Kill, Fault::PowerLoss, Fault::HungDisk];
-        let fault = FAULTS[self.random.below(FAULTS.len() as u64) as usize];
+    /// A moment that many mistakes are about: a node has just done something that others do not know of.
+    pub(super) fn aimed_fault(&mut self, node: usize, faults: &[Fault]) {
+        let fault = faults[self.random.below(faults.len() as u64) as usize];
         if !self.is_calm && !self.settings.without.contains(&fault) {
             self.inject_and_count(fault, node);
         }
@@ -89,7 +87,7 @@ impl<W: Workload> Simulation<W> {
     }
 
     fn stop(&mut self, node: usize) -> bool {
-        let runs = self.machines[node].node.is_some();
+        let runs = self.machines[node].is_up();
         if runs {
             self.kill(node);
             self.start_soon(node);
@@ -98,7 +96,7 @@ impl<W: Workload> Simulation<W> {
     }
 
     fn lose_power(&mut self, node: usize) -> bool {
-        let runs = self.machines[node].node.is_some();
+        let runs = self.machines[node].is_up();
         self.machines[node].lose_power(&mut self.random).expect("the directory can be used");
         if runs {
             self.after_end(node);
@@ -110,7 +108,7 @@ impl<W: Workload> Simulation<W> {
     /// Whether the others can do without what this node has on its disk: they have all that anybody has confirmed, on
     /// disks that are well, and are enough to go on.
     fn is_spare(&self, node: usize) -> bool {
-        let is_there = |other: usize| other == node || self.machines[other].node.is_some();
+        let is_there = |other: usize| other == node || self.machines[other].is_up();
         (0..self.machines.len()).all(is_there) && self.are_disks_well() && self.is_settled()
     }
 
@@ -147,10 +145,15 @@ impl<W: Workload> Simulation<W> {
         if !self.is_spare(node) || self.machines[node].node.is_none() {
             return false;
         }
-        self.owe(node);
-        self.kill(node);
+        let goes_on = self.random.once_in(2);
+        if !goes_on {
+            self.kill(node);
+            self.start_soon(node);
+        }
         let has_flipped = self.machines[node].flip_a_bit(&mut self.random).expect("the files can be read");
-        self.start_soon(node);
+        if has_flipped {
+            self.owe(node);
+        }
         has_flipped
     }
 
@@ -158,6 +161,10 @@ impl<W: Workload> Simulation<W> {
         let Some(leader) = self.leader() else { return false };
         self.machines[leader].node.as_ref().expect("it leads").transfer();
         self.settle(leader);
+        if self.random.once_in(2) {
+            let after = NEW_LEADER * 2u32.pow(self.random.below(8) as u32);
+            self.plan(after, Event::Aimed { node: leader, faults: FAULTS_OF_LEADER });
+        }
         true
     }
 

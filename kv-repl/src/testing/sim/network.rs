@@ -14,7 +14,7 @@ use crate::types::{Member, NodeId};
 
 #[derive(Default)]
 pub(super) struct Network {
-    connections: u64,
+    pub(super) connections: u64,
     /// Nothing gets from the first to the second.
     pub(super) cuts: BTreeSet<(usize, usize)>,
     /// Of so many messages one is lost, one is doubled, and one is late; 0 for none.
@@ -46,6 +46,9 @@ impl<W: Workload> Simulation<W> {
         self.report.messages += 1;
         if self.network.cuts.contains(&(from, to)) {
             self.report.cut_off += 1;
+            return;
+        }
+        if !self.are_of_one_cluster(from, to) {
             return;
         }
         if self.happens(self.network.loses) {
@@ -83,15 +86,21 @@ impl<W: Workload> Simulation<W> {
         }
     }
 
-    /// `from` has a connection to `to` now, if both run and nothing is cut.
+    /// `from` has a connection to `to` now, if both run, belong to the same cluster and nothing is cut this way.
     fn connect(&mut self, from: usize, to: usize) {
-        let Some(peer) = self.machines[to].node.as_ref().map(|node| node.me()) else { return };
-        if self.machines[from].node.is_none() || self.network.cuts.contains(&(from, to)) {
+        if !self.are_of_one_cluster(from, to) || self.network.cuts.contains(&(from, to)) {
             return;
         }
+        let peer = self.machines[to].me.expect("it runs");
         self.network.connections += 1;
         let connection = self.network.connections;
         self.tell(from, PeerEvent::Connected { peer, connection });
+    }
+
+    /// Whether both run and belong to the same cluster.
+    fn are_of_one_cluster(&self, one: usize, other: usize) -> bool {
+        let record = |node: usize| self.machines[node].node.as_ref().map(|node| &node.identity.founding);
+        record(one).is_some() && record(one) == record(other)
     }
 
     pub(super) fn disconnect_all(&mut self, node: usize) {

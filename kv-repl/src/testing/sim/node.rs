@@ -12,7 +12,8 @@ use super::Random;
 use super::host::SimHost;
 use crate::driver::founding::FoundingRecord;
 use crate::driver::host::Host;
-use crate::driver::simulated::{SimNode, Started, sim_config};
+use crate::driver::identity::Identity;
+use crate::driver::simulated::{EmptyNode, SimNode, Started, sim_config};
 use crate::raft::Options;
 use crate::types::{Index, Member, NodeId};
 use crate::{StartError, StateMachine};
@@ -30,6 +31,8 @@ pub(super) struct Machine<S: StateMachine> {
     generation: u64,
     pub(super) host: Arc<SimHost>,
     pub(super) node: Option<Box<SimNode<S>>>,
+    /// In its place, while it belongs to no cluster.
+    pub(super) empty: Option<Box<EmptyNode<S>>>,
     /// Who ran here last.
     pub(super) me: Option<Member>,
     /// Grows with each start and end: what was meant for the node before is meant for nobody.
@@ -45,6 +48,8 @@ pub(super) struct Machine<S: StateMachine> {
     pub(super) clock_ahead_ms: u64,
     /// What it must hold, as a voter, before a machine may lose data.
     pub(super) owes: Option<Index>,
+    /// Bits of what its running node believes to have have flipped.
+    is_spoiled: bool,
     /// What has been compared with the others.
     pub(super) compared: Index,
 }
@@ -72,11 +77,12 @@ impl<S: StateMachine> Machine<S> {
         Machine {
             id,
             log_dir: home.join("log-0"),
-            home,
             disk: SimFs::new(random.draw()),
             generation: 0,
-            host: Arc::new(SimHost::new(random.draw())),
+            host: Arc::new(SimHost::new(random.draw(), home.join("checkpoints"))),
+            home,
             node: None,
+            empty: None,
             me: None,
             epoch: 0,
             turn_at: None,
@@ -86,40 +92,67 @@ impl<S: StateMachine> Machine<S> {
             full_until: Duration::ZERO,
             clock: Clock { per_mille: 950 + random.below(101) as u32 },
             clock_ahead_ms: 0,
-            owes: Some(FoundingRecord::ENTRY_ID.index),
+            owes: None,
+            is_spoiled: false,
             compared: Index::ZERO,
         }
     }
 
     /// Starts the node from its disk. False if the disk counts for nothing any more.
-    pub(super) fn start(
-        &mut self,
-        peers: &[NodeId],
-        record: &FoundingRecord,
-        options: &Options,
-        now: Duration,
-    ) -> Result<bool, StartError> {
-        assert!(self.node.is_none(), "it runs already");
-        let config = sim_config(self.id, peers, &self.home.join("checkpoints"), options.clone());
+    pub(super) fn start(&mut self, peers: &[NodeId], options: &Options, now: Duration) -> Result<bool, StartError> {
+        assert!(!self.is_up(), "it runs already");
+        let config = sim_config(self.id, peers, self.host.dir(), options.clone());
         let log = kv_wal::Log::open_with(Arc::new(self.disk.clone()), &self.log_dir, LOG);
         let (log, _) = log.map_err(|error| StartError::Log(crate::LogError::new(error)))?;
-        let host: Arc<dyn Host> = self.host.clone();
-        let Started::Running(node) = SimNode::start(&config, log, record, self.clock.local(now), &host)? else {
-            return Ok(false);
-        };
+        match SimNode::start(&config, log, self.clock.local(now), &self.host())? {
+            Started::BeyondRepair => return Ok(false),
+            Started::Running(node) => self.run(node),
+            Started::Empty(empty) => {
+                self.epoch += 1;
+                self.me = Some(empty.identity.me);
+                self.empty = Some(empty);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The empty node that waits here belongs to a cluster from now on.
+    pub(super) fn found(&mut self, record: &FoundingRecord, now: Duration) -> Result<(), StartError> {
+        let empty = self.empty.take().expect("an empty node waits here");
+        let node = empty.found(record, self.clock.local(now), &self.host())?;
+        self.run(node);
+        Ok(())
+    }
+
+    fn run(&mut self, node: Box<SimNode<S>>) {
         self.epoch += 1;
         self.me = Some(node.me());
         self.compared = node.state().0;
         self.node = Some(node);
-        Ok(true)
+    }
+
+    fn host(&self) -> Arc<dyn Host> {
+        self.host.clone()
+    }
+
+    /// Whether a process runs here.
+    pub(super) fn is_up(&self) -> bool {
+        self.node.is_some() || self.empty.is_some()
+    }
+
+    /// What its process says of itself.
+    pub(super) fn identity(&mut self) -> Option<&mut Identity> {
+        let empty = self.empty.as_mut().map(|empty| &mut empty.identity);
+        self.node.as_mut().map(|node| &mut node.identity).or(empty)
     }
 
     /// The process ends. What it has written is in the page cache, unless that forgets what the disk does not have.
     pub(super) fn kill(&mut self, is_forgotten: bool) -> io::Result<()> {
-        self.node = None;
+        (self.node, self.empty) = (None, None);
         self.epoch += 1;
         (self.turn_at, self.disk_at) = (None, None);
-        if is_forgotten { self.disk.evict() } else { Ok(()) }
+        let was_spoiled = std::mem::take(&mut self.is_spoiled);
+        if is_forgotten || was_spoiled { self.disk.evict() } else { Ok(()) }
     }
 
     /// The power goes, perhaps in the middle of a write.
@@ -133,6 +166,7 @@ impl<S: StateMachine> Machine<S> {
         let next = self.next_dir();
         fs::create_dir_all(&next)?;
         self.disk = self.disk.after_power_loss(random.draw(), &next);
+        self.host.lose_power(random)?;
         fs::remove_dir_all(std::mem::replace(&mut self.log_dir, next)).or_else(unless_absent)
     }
 
@@ -142,7 +176,7 @@ impl<S: StateMachine> Machine<S> {
         let next = self.next_dir();
         self.disk = SimFs::new(random.draw());
         fs::remove_dir_all(std::mem::replace(&mut self.log_dir, next)).or_else(unless_absent)?;
-        fs::remove_dir_all(self.home.join("checkpoints")).or_else(unless_absent)
+        fs::remove_dir_all(self.host.dir()).or_else(unless_absent)
     }
 
     fn next_dir(&mut self) -> PathBuf {
@@ -150,17 +184,22 @@ impl<S: StateMachine> Machine<S> {
         self.home.join(format!("log-{}", self.generation))
     }
 
-    /// The next sync but a few fails.
+    /// The next sync but a few fails, of the log or of a checkpoint.
     pub(super) fn fail_a_sync(&self, random: &mut Random) {
-        self.disk.fail_sync_after(random.below(3));
+        if random.once_in(4) {
+            self.host.fail_a_sync();
+        } else {
+            self.disk.fail_sync_after(random.below(3));
+        }
     }
 
     pub(super) fn set_full(&self, is_full: bool) {
         self.disk.set_full(is_full);
     }
 
-    /// A bit flips in the log, somewhere in what has been written. No node may run. False if nothing has been written.
-    pub(super) fn flip_a_bit(&self, random: &mut Random) -> io::Result<bool> {
+    /// A bit flips in the log, somewhere in what has been written. A node that runs finds out when it reads that, or when it
+    /// starts again. False if nothing has been written.
+    pub(super) fn flip_a_bit(&mut self, random: &mut Random) -> io::Result<bool> {
         let mut files: Vec<PathBuf> = Vec::new();
         for entry in fs::read_dir(&self.log_dir)? {
             files.push(entry?.path());
@@ -177,9 +216,13 @@ impl<S: StateMachine> Machine<S> {
         let from = if random.once_in(3) { used.len().saturating_sub(3) } else { 0 };
         let (path, sector) = &used[from + random.below((used.len() - from) as u64) as usize];
         let at = sector * SECTOR_BYTES + random.below(SECTOR_BYTES as u64) as usize;
-        self.disk.flip_on_disk(path, at..at + 1);
-        self.disk.evict()?;
-        Ok(true)
+        self.is_spoiled = self.is_up();
+        self.disk.decay(path, at)
+    }
+
+    /// Whether it has nothing that a flipped bit may have made worthless.
+    pub(super) fn is_sound(&self) -> bool {
+        !self.is_spoiled
     }
 }
 

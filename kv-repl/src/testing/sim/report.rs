@@ -85,6 +85,8 @@ pub struct Report {
     pub unknown: u64,
     /// Operations that were under way at the same time as another one on the same object.
     pub concurrent: u64,
+    /// Reads that were answered without a question to anybody.
+    pub leased: u64,
     /// Messages sent.
     pub messages: u64,
     /// Messages lost to cuts.
@@ -95,6 +97,8 @@ pub struct Report {
     pub not_started: u64,
     /// Disks that counted for nothing any more, found by the node itself.
     pub given_up: u64,
+    /// Clusters founded. More than one of a seed if the founder lost its disk before anybody else knew.
+    pub foundings: u64,
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Terms that had a leader.
@@ -124,11 +128,13 @@ impl Report {
             (&mut self.operations, other.operations),
             (&mut self.unknown, other.unknown),
             (&mut self.concurrent, other.concurrent),
+            (&mut self.leased, other.leased),
             (&mut self.messages, other.messages),
             (&mut self.cut_off, other.cut_off),
             (&mut self.ended, other.ended),
             (&mut self.not_started, other.not_started),
             (&mut self.given_up, other.given_up),
+            (&mut self.foundings, other.foundings),
             (&mut self.checkpoints, other.checkpoints),
             (&mut self.terms, other.terms),
         ] {
@@ -145,14 +151,19 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.simulated.as_secs_f64();
-        writeln!(f, "{seconds:.0} s simulated, {} terms with a leader, {} messages", self.terms, self.messages)?;
         writeln!(
             f,
-            "{} operations ({:.0} a second), {} at the same time as another, {} of unknown outcome",
+            "{seconds:.0} s simulated, {} clusters founded, {} terms with a leader, {} messages",
+            self.foundings, self.terms, self.messages
+        )?;
+        writeln!(
+            f,
+            "{} operations ({:.0} a second), {} at the same time as another, {} of unknown outcome, {} reads by lease",
             self.operations,
             self.operations as f64 / seconds.max(1.0),
             self.concurrent,
-            self.unknown
+            self.unknown,
+            self.leased
         )?;
         writeln!(
             f,
