@@ -8,7 +8,8 @@ use std::cell::Cell;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "planted"), expect(unreachable_pub, reason = "public where tests can switch it on"))]
 pub enum Mistake {
-    /// A node that steps down within a term forgets its vote of that term (CCF #8094).
+    /// A node that follows a leader of its own term forgets its vote of that term (CCF #8094). Nothing of it would be seen if
+    /// the node did not vote while it hears or knows a leader, so that rule is off too.
     VoteClearedOnStepDown,
     /// A vote is told before it is durable.
     VoteBeforeSync,

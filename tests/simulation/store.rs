@@ -17,7 +17,7 @@ pub(crate) struct StoreWorkload {
 /// One key.
 pub(crate) struct Key;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Input {
     Get,
     /// Answers what was there before.
@@ -59,6 +59,10 @@ impl Model for Key {
                 (Some(sum.to_string()), Output::Number(sum))
             }
         }
+    }
+
+    fn is_read(input: &Input) -> bool {
+        matches!(input, Input::Get)
     }
 }
 

@@ -129,7 +129,12 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
     pub(crate) fn work(&mut self, task: ApplyTask<S>) -> Result<(), String> {
         match task {
             ApplyTask::Entries(entries) => self.apply(&entries),
-            ApplyTask::Stored { first, last } => self.apply_stored(first, last)?,
+            ApplyTask::Stored { first, last } => {
+                let applied = self.apply_stored(first, last);
+                // What follows on these entries must not be applied without them.
+                self.is_overtaken |= applied.is_err();
+                applied?;
+            }
             ApplyTask::Restore(state) => self.restore(*state),
             ApplyTask::Checkpoint { needed } => self.checkpoint_wanted = needed,
         }

@@ -104,7 +104,8 @@ impl Raft {
         }
         let is_free = self.hard_state.voted_for.is_none_or(|voted_for| voted_for == from);
         let is_current = request.term == self.hard_state.term;
-        if !is_current || !is_free || request.last < self.log.last() || self.leader().is_some() {
+        let is_led = self.leader().is_some() && !planted::is(Mistake::VoteClearedOnStepDown);
+        if !is_current || !is_free || request.last < self.log.last() || is_led {
             return self.refuse_vote(from);
         }
         if self.hard_state.voted_for.is_none() {

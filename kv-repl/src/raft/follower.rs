@@ -16,7 +16,7 @@ use super::read_index::AskedReads;
 use super::{Raft, State};
 use crate::message::{AppendEntries, AppendEntriesReply, AppendResult, Message, VoteReply};
 use crate::planted::{self, Mistake};
-use crate::types::{Entries, Entry, EntryId, Index, Member, Term};
+use crate::types::{Entries, Entry, EntryId, HardState, Index, Member, Term};
 
 #[derive(Default)]
 pub(super) struct Follower {
@@ -50,6 +50,9 @@ impl Raft {
     /// correct node, and what it says is ignored.
     pub(super) fn accept_leader(&mut self, from: Member, term: Term) -> bool {
         let is_current = term == self.hard_state.term;
+        if is_current && self.leader() != Some(from.id) && planted::is(Mistake::VoteClearedOnStepDown) {
+            self.set_hard_state(HardState { term, voted_for: None });
+        }
         let known = if let State::Follower(follower) = &self.state { follower.leader } else { None };
         match &mut self.state {
             State::Leader(_) if is_current => return false,

@@ -14,6 +14,7 @@
 //! The tail is in pieces, each as it was written: what goes to the disk, to the followers and to the state machine are the
 //! same pieces, or parts of them.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::mem;
 
@@ -33,6 +34,8 @@ pub(super) struct Log {
     tail_bytes: usize,
     /// How many pieces at the end have not been taken to be written.
     unwritten: usize,
+    /// First, last, bytes and terms of the tail that was found to be right: it is looked at again when they change.
+    checked_tail: Cell<Option<(Index, EntryId, usize, usize)>>,
 }
 
 /// At least one entry. Its numbers are at hand: a search through many pieces does not look into each.
@@ -57,7 +60,8 @@ impl Log {
     ///
     /// If the arguments contradict each other.
     pub(super) fn new(base: EntryId, runs: Vec<EntryId>, last: Index) -> Log {
-        let log = Log { base, runs, last, tail: VecDeque::new(), tail_bytes: 0, unwritten: 0 };
+        let tail = VecDeque::new();
+        let log = Log { base, runs, last, tail, tail_bytes: 0, unwritten: 0, checked_tail: Cell::default() };
         log.check();
         log
     }
@@ -310,7 +314,11 @@ impl Log {
             assert!(last.index <= self.last, "runs are within the log");
         }
         assert!(self.runs.is_sorted_by(|a, b| a.index < b.index && a.term < b.term), "runs have different terms");
-        self.check_tail();
+        let tail = (self.tail_first(), self.last(), self.tail_bytes, self.runs.len());
+        // Entries never change, and what comes in the place of others ends in another term.
+        if self.checked_tail.replace(Some(tail)) != Some(tail) {
+            self.check_tail();
+        }
         assert!(self.unwritten <= self.tail.len(), "what is unwritten is in the tail");
     }
 

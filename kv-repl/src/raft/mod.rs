@@ -444,7 +444,8 @@ impl Raft {
 
     /// Whether a leader was heard so lately that it is better left alone.
     fn hears_a_leader(&self) -> bool {
-        self.heard_leader_at.is_some_and(|at| self.now < at + self.options.election_timeout_min)
+        !planted::is(Mistake::VoteClearedOnStepDown)
+            && self.heard_leader_at.is_some_and(|at| self.now < at + self.options.election_timeout_min)
     }
 
     fn fresh_token(&mut self) -> u64 {

@@ -13,6 +13,10 @@
 //! stay possible for ever, and a crash leaves many; so the search also leaves out what has done the same as an earlier attempt with
 //! more of them: whatever could follow could have followed there.
 //!
+//! Three things leave no choice. A read that fits now can take effect now: wherever else it would fit, it can be left out
+//! there. Of unknown operations that ask for the same, the one that was called first can stand for any of them. And an unknown
+//! one that leaves no trace in what comes right after it need not have taken effect.
+//!
 //! Objects that do not touch each other, as the keys of a store, are checked each by itself: a history is linearizable
 //! if the history of every object is (Herlihy and Wing, theorem 1), and the search is much shorter.
 
@@ -23,7 +27,7 @@ use std::hash::Hash;
 /// The object, as it would be if it were alone in the world.
 pub trait Model {
     /// What a client asks for.
-    type Input: fmt::Debug;
+    type Input: fmt::Debug + PartialEq;
     /// What it is told.
     type Output: PartialEq + fmt::Debug;
     /// What the object is.
@@ -31,6 +35,11 @@ pub trait Model {
 
     /// Does what is asked.
     fn apply(state: &Self::State, input: &Self::Input) -> (Self::State, Self::Output);
+
+    /// Whether this never changes an object. Need not be known, and makes the search much shorter.
+    fn is_read(_input: &Self::Input) -> bool {
+        false
+    }
 }
 
 /// An operation of a client. Times are of one clock, of any unit.
@@ -91,7 +100,8 @@ pub fn check<M: Model>(history: &[Operation<M::Input, M::Output>]) -> Result<(),
     let mut by_call: Vec<usize> = (0..history.len()).collect();
     by_call.sort_by_key(|at| history[*at].called);
     let mut search = Search::<M> { history, by_call, seen: HashMap::new() };
-    let mut path = vec![search.step(Done::none(history.len()), M::State::default())];
+    let nothing = M::State::default();
+    let mut path = vec![search.step(Done::none(history.len()), nothing.clone(), Vec::new(), nothing)];
     let mut longest = Contradiction { explained: Vec::new(), unexplained: search.positions(&path[0].candidates) };
     while let Some(step) = path.last_mut() {
         if search.is_complete(&step.done) {
@@ -102,9 +112,8 @@ pub fn check<M: Model>(history: &[Operation<M::Input, M::Output>]) -> Result<(),
             continue;
         };
         step.taken = next;
-        let Some((done, state)) = search.take(step, next) else { continue };
+        let Some(step) = search.take(step, next) else { continue };
         let explained: Vec<usize> = path.iter().map(|step| step.taken).collect();
-        let step = search.step(done, state);
         if explained.len() > longest.explained.len() {
             let (explained, unexplained) = (search.positions(&explained), search.positions(&step.candidates));
             longest = Contradiction { explained, unexplained };
@@ -160,6 +169,9 @@ struct Step<M: Model> {
     candidates: Vec<usize>,
     /// The one that is being tried.
     taken: usize,
+    /// The unknown ones that have taken effect since one that returned, and the state before them.
+    recent: Vec<usize>,
+    state_before: M::State,
 }
 
 struct Search<'a, M: Model> {
@@ -180,7 +192,7 @@ impl<M: Model> Search<'_, M> {
     }
 
     /// Next can come whatever was called before any of those that are left has returned.
-    fn step(&self, done: Done, state: M::State) -> Step<M> {
+    fn step(&self, done: Done, state: M::State, recent: Vec<usize>, state_before: M::State) -> Step<M> {
         let mut first_return = u64::MAX;
         let mut candidates = Vec::new();
         for place in (0..self.history.len()).filter(|place| !done.has(*place)) {
@@ -188,17 +200,32 @@ impl<M: Model> Search<'_, M> {
             if operation.called > first_return {
                 break;
             }
-            first_return = operation.returned.as_ref().map_or(first_return, |(at, _)| first_return.min(*at));
+            match &operation.returned {
+                Some((_, output))
+                    if M::is_read(&operation.input) && M::apply(&state, &operation.input).1 == *output =>
+                {
+                    return Step { done, state, candidates: vec![place], taken: 0, recent, state_before };
+                }
+                Some((at, _)) => first_return = first_return.min(*at),
+                None if candidates.iter().any(|other| self.is_same_unknown(*other, operation)) => continue,
+                None => {}
+            }
             candidates.push(place);
         }
         // The last of the list is tried first: the oldest that returned. Unknown ones only where nothing else helps.
         candidates.reverse();
         candidates.sort_by_key(|place| self.at(*place).returned.is_some());
-        Step { done, state, candidates, taken: 0 }
+        Step { done, state, candidates, taken: 0, recent, state_before }
+    }
+
+    /// Whether the operation at `place` is unknown too, and asks for the same.
+    fn is_same_unknown(&self, place: usize, operation: &Operation<M::Input, M::Output>) -> bool {
+        let other = self.at(place);
+        other.returned.is_none() && other.input == operation.input
     }
 
     /// Lets an operation take effect, if that gives what the client saw, and something new.
-    fn take(&mut self, step: &Step<M>, place: usize) -> Option<(Done, M::State)> {
+    fn take(&mut self, step: &Step<M>, place: usize) -> Option<Step<M>> {
         let operation = self.at(place);
         let (state, output) = M::apply(&step.state, &operation.input);
         let mut done = step.done.clone();
@@ -207,12 +234,28 @@ impl<M: Model> Search<'_, M> {
             Some(_) => done.returned.insert(place),
             None => done.unknown.insert(place),
         }
+        let (is_returned, after) = (operation.returned.is_some(), (state, output));
+        if step.recent.iter().any(|unknown| self.leaves_no_trace(step, *unknown, place, &after)) {
+            return None;
+        }
+        let state = after.0;
         let seen = self.seen.entry((done.returned.clone(), state.clone())).or_default();
         if seen.iter().any(|unknown| unknown.is_within(&done.unknown)) {
             return None;
         }
         seen.push(done.unknown.clone());
-        Some((done, state))
+        let recent = if is_returned { Vec::new() } else { step.recent.iter().copied().chain([place]).collect() };
+        let state_before = if is_returned { state.clone() } else { step.state_before.clone() };
+        Some(self.step(done, state, recent, state_before))
+    }
+
+    /// Whether all is the same after the operation at `place` if this recent unknown one has not taken effect.
+    fn leaves_no_trace(&self, step: &Step<M>, unknown: usize, place: usize, after: &(M::State, M::Output)) -> bool {
+        let others = step.recent.iter().filter(|other| **other != unknown);
+        let before = others.fold(step.state_before.clone(), |state, at| M::apply(&state, &self.at(*at).input).0);
+        let (state, output) = M::apply(&before, &self.at(place).input);
+        let is_unseen = self.at(place).returned.is_none() || output == after.1;
+        state == after.0 && is_unseen
     }
 
     /// Whether all operations that returned have taken effect.
@@ -230,7 +273,7 @@ mod tests {
     /// A register with three operations.
     struct Register;
 
-    #[derive(Clone, Debug)]
+    #[derive(Clone, Debug, PartialEq)]
     enum Input {
         Get,
         Set(u8),
@@ -250,6 +293,10 @@ mod tests {
                 Input::Set(new) => (*new, *state),
                 Input::Swap(old, new) => (if state == old { *new } else { *state }, *state),
             }
+        }
+
+        fn is_read(input: &Input) -> bool {
+            matches!(input, Input::Get)
         }
     }
 

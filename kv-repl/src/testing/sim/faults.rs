@@ -21,7 +21,9 @@ impl<W: Workload> Simulation<W> {
         if self.settings.without.contains(&fault) {
             return;
         }
-        let node = self.random.below(self.machines.len() as u64) as usize;
+        let any = self.random.below(self.machines.len() as u64) as usize;
+        // There is more to break at a leader.
+        let node = if self.random.once_in(3) { self.leader().unwrap_or(any) } else { any };
         self.inject_and_count(fault, node);
     }
 
@@ -145,10 +147,12 @@ impl<W: Workload> Simulation<W> {
         if !self.is_spare(node) || self.machines[node].node.is_none() {
             return false;
         }
-        let goes_on = self.random.once_in(2);
-        if !goes_on {
+        if self.random.once_in(2) {
             self.kill(node);
             self.start_soon(node);
+        } else {
+            // It goes on for a while, and finds out or does not.
+            self.plan_within(SECOND, Event::Aimed { node, faults: &[Fault::Kill] });
         }
         let has_flipped = self.machines[node].flip_a_bit(&mut self.random).expect("the files can be read");
         if has_flipped {

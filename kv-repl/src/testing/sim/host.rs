@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -90,12 +90,11 @@ impl SimHost {
 
 /// The files in a directory and their inodes; none if it is not there.
 fn names(dir: &Path) -> io::Result<BTreeMap<OsString, u64>> {
-    if !dir.exists() {
-        return Ok(BTreeMap::new());
+    let entry = |entry: io::Result<fs::DirEntry>| entry.map(|entry| (entry.file_name(), entry.ino()));
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        entries => entries?.map(entry).collect(),
     }
-    let entry =
-        |entry: io::Result<fs::DirEntry>| entry.and_then(|entry| Ok((entry.file_name(), entry.metadata()?.ino())));
-    fs::read_dir(dir)?.map(entry).collect()
 }
 
 impl fmt::Debug for SimHost {
