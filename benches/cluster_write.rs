@@ -5,7 +5,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kv_repl::types::NodeId;
 use kv_repl::{Replica, ReplicaConfig, Role};
-use kv_store::{Condition, Op, Store};
+use kv_store::{Condition, Deadline, Op, Store};
 use tokio::net::TcpListener;
 
 const VALUE_BYTES: usize = 128;
@@ -33,7 +33,8 @@ fn puts(first: u64, count: u64) -> Vec<Bytes> {
     let put = |number: u64| {
         let key = format!("key:{:012}", number % 1_000_000);
         let value = [number as u8; VALUE_BYTES];
-        let op = Op::Put { key: key.as_bytes(), value: &value, condition: Condition::Always, want_previous: false };
+        let (condition, deadline) = (Condition::Always, Deadline::None);
+        let op = Op::Put { key: key.as_bytes(), value: &value, condition, deadline, want_previous: false };
         Bytes::from(op.encode().expect("within limits"))
     };
     (first..first + count).map(put).collect()

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use kv_store::{Condition, Index, Op, Store};
+use kv_store::{Condition, Deadline, Index, Op, Store};
 
 const VALUE_BYTES: usize = 128;
 
@@ -21,14 +21,15 @@ fn key(number: u64) -> [u8; 16] {
 
 fn put(number: u64) -> Vec<u8> {
     let value = [number as u8; VALUE_BYTES];
-    let op = Op::Put { key: &key(number), value: &value, condition: Condition::Always, want_previous: false };
+    let (condition, deadline) = (Condition::Always, Deadline::None);
+    let op = Op::Put { key: &key(number), value: &value, condition, deadline, want_previous: false };
     op.encode().expect("within limits")
 }
 
 fn filled(keys: u64) -> Store {
     let mut store = Store::new([1; 32]);
     for number in 0..keys {
-        store.apply(Index::new(number + 1), &put(number));
+        store.apply(Index::new(number + 1), 0, &put(number));
     }
     store
 }
@@ -46,12 +47,12 @@ fn operations(criterion: &mut Criterion) {
     group.bench_function("overwrite", |bencher| {
         bencher.iter_batched(
             || put(number().wrapping_mul(7919) % keys),
-            |op| store.apply(Index::new(next.get()), &op),
+            |op| store.apply(Index::new(next.get()), 0, &op),
             BatchSize::SmallInput,
         );
     });
     group.bench_function("put_new", |bencher| {
-        bencher.iter_batched(|| put(number()), |op| store.apply(Index::new(next.get()), &op), BatchSize::SmallInput);
+        bencher.iter_batched(|| put(number()), |op| store.apply(Index::new(next.get()), 0, &op), BatchSize::SmallInput);
     });
     let mut read = 0_u64;
     group.bench_function("get", |bencher| {

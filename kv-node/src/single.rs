@@ -58,7 +58,7 @@ impl Backend for Single {
             None => {
                 state.applied = state.applied.next();
                 let index = state.applied;
-                Ok(state.store.apply(index, op))
+                Ok(state.store.apply(index, 0, op))
             }
         };
         let outcomes = ops.iter().map(apply).collect();

@@ -8,19 +8,21 @@ use std::error::Error;
 
 use bytes::Bytes;
 use kv_store::diff::diff;
-use kv_store::{CheckpointMeta, Condition, EntryId, Index, Op, Store, Term, checkpoint};
+use kv_store::{CheckpointMeta, Condition, Deadline, EntryId, Index, Op, PutManyCondition, Store, Term, checkpoint};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut store = Store::new(*b"32 bytes that clients don't know");
     let mut index = Index::ZERO;
     let mut run = |store: &mut Store, op: Op<'_>| -> Result<(), Box<dyn Error>> {
         index = index.next();
-        println!("{index}: {:?}", store.apply(index, &op.encode()?));
+        println!("{index}: {:?}", store.apply(index, 0, &op.encode()?));
         Ok(())
     };
 
-    run(&mut store, Op::Put { key: b"user:1", value: b"ada", condition: Condition::IfAbsent, want_previous: false })?;
-    run(&mut store, Op::PutMany { pairs: vec![(b"user:2", b"grace"), (b"visits", b"41")] })?;
+    let (condition, deadline) = (Condition::IfAbsent, Deadline::None);
+    run(&mut store, Op::Put { key: b"user:1", value: b"ada", condition, deadline, want_previous: false })?;
+    let pairs = vec![(&b"user:2"[..], &b"grace"[..]), (b"visits", b"41")];
+    run(&mut store, Op::PutMany { pairs, condition: PutManyCondition::Always })?;
     run(&mut store, Op::Increment { key: b"visits", by: 1 })?;
 
     println!("users:");

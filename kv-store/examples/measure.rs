@@ -7,7 +7,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use kv_store::{CheckpointMeta, Condition, Index, Op, Store, checkpoint};
+use kv_store::{CheckpointMeta, Condition, Deadline, Index, Op, Store, checkpoint};
 
 const VALUE: [u8; 128] = [b'v'; 128];
 const ROUND: u64 = 1_000_000;
@@ -27,7 +27,8 @@ impl Numbers {
 
 fn put(number: u64) -> Vec<u8> {
     let key = format!("key:{number:012}");
-    let op = Op::Put { key: key.as_bytes(), value: &VALUE, condition: Condition::Always, want_previous: false };
+    let (condition, deadline) = (Condition::Always, Deadline::None);
+    let op = Op::Put { key: key.as_bytes(), value: &VALUE, condition, deadline, want_previous: false };
     op.encode().expect("within the limits")
 }
 
@@ -54,20 +55,20 @@ fn main() {
     (1..keys).rev().for_each(|at| order.swap(at as usize, numbers.below(at + 1) as usize));
     let inserts: Vec<_> = order.iter().map(|number| put(*number)).collect();
     measure("insert, random order, 16 B key, 128 B value", &inserts, |index, command| {
-        black_box(store.apply(Index::new(index), command));
+        black_box(store.apply(Index::new(index), 0, command));
     });
     drop(inserts);
 
     let overwrites: Vec<_> = (0..ROUND).map(|_| put(numbers.below(keys))).collect();
     measure("overwrite, random key", &overwrites, |index, command| {
-        black_box(store.apply(Index::new(keys + index), command));
+        black_box(store.apply(Index::new(keys + index), 0, command));
     });
     let mut view = store.view();
     measure("overwrite, random key, a view every 1000", &overwrites, |index, command| {
         if index % 1000 == 0 {
             view = store.view();
         }
-        black_box(store.apply(Index::new(keys + ROUND + index), command));
+        black_box(store.apply(Index::new(keys + ROUND + index), 0, command));
     });
     drop(view);
 

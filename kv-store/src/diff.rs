@@ -4,7 +4,9 @@
 //! digest of the left half is asked for, that of the right half is the rest. A range that is short on both sides is
 //! listed and compared pair by pair. With d differing keys that is O(d log n) questions.
 //!
-//! Both sides must be fixed views, of stores with one secret, at one index. Questions and answers are plain data, so
+//! Both sides must be fixed views, of stores with one secret, at one index. Compared is what is stored, pairs that have
+//! expired and are not removed yet included. Two states may also differ in the clock or the memory limit alone, which
+//! the state hash shows and no key does. Questions and answers are plain data, so
 //! that either side may be far away: [`DigestSource`] is what travels. A far side is not trusted: answers that do not
 //! add up, which a moving store gives too, end the search with [`DiffError::Inconsistent`]. Since each cut must leave
 //! something on both sides of it, the search ends whatever the answers are.
@@ -76,7 +78,7 @@ pub enum DifferenceKind {
     OnlyInA,
     /// Only the second store has the key.
     OnlyInB,
-    /// Both have it, with another value, version or creation index.
+    /// Both have it, with another value, version, creation index or deadline.
     Differs,
 }
 
@@ -109,13 +111,14 @@ pub enum DiffError<A, B> {
 /// The keys in which `a` and `b` differ, in order, at most the first `limit`.
 ///
 /// ```
-/// use kv_store::{Index, Op, Store, diff::diff};
+/// use kv_store::{Index, Op, PutManyCondition, Store, diff::diff};
 ///
 /// let (mut a, mut b) = (Store::new([7; 32]), Store::new([7; 32]));
-/// let op = Op::PutMany { pairs: vec![(b"k", b"v"), (b"l", b"w")] }.encode().unwrap();
-/// a.apply(Index::new(1), &op);
-/// b.apply(Index::new(1), &op);
-/// b.apply(Index::new(2), &Op::Delete { keys: vec![b"l"] }.encode().unwrap());
+/// let pairs = vec![(&b"k"[..], &b"v"[..]), (b"l", b"w")];
+/// let op = Op::PutMany { pairs, condition: PutManyCondition::Always }.encode().unwrap();
+/// a.apply(Index::new(1), 0, &op);
+/// b.apply(Index::new(1), 0, &op);
+/// b.apply(Index::new(2), 0, &Op::Delete { keys: vec![b"l"] }.encode().unwrap());
 ///
 /// let found = diff(&mut a.view(), &mut b.view(), 10).unwrap();
 /// assert_eq!(found[0].key, "l");
@@ -260,7 +263,7 @@ impl DigestSource for ReadView {
     }
 
     fn pairs_of(&mut self, range: &KeyRange) -> Result<Vec<PairSummary>, Infallible> {
-        let pairs = self.range(&range.from, range.to.as_deref()).take(PAIRS_COUNT_MAX);
+        let pairs = self.stored_range(&range.from, range.to.as_deref()).take(PAIRS_COUNT_MAX);
         Ok(pairs
             .map(|(key, pair)| PairSummary {
                 key: key.clone(),

@@ -11,14 +11,20 @@
 //! extends another, and a length extension of SHA-256 is never one.
 //!
 //! ```text
-//!  0            32        40        48       52           56             60
-//!  +------------+---------+---------+--------+------------+--------------+-------+---------+
-//!  |   secret   | created | index   | op     | key bytes  | value bytes  |  key  |  value  |
-//!  +------------+---------+---------+--------+------------+--------------+-------+---------+
-//!      32           u64       u64      u32        u32            u32
+//!  0            32        40        48       52           60          64            68
+//!  +------------+---------+---------+--------+------------+-----------+-------------+-------+---------+
+//!  |   secret   | created | index   | op     | deadline   | key bytes | value bytes |  key  |  value  |
+//!  +------------+---------+---------+--------+------------+-----------+-------------+-------+---------+
+//!      32           u64       u64      u32       u64           u32         u32
 //! ```
 //!
-//! All integers are little-endian; `index` and `op` are the version of the pair.
+//! All integers are little-endian; `index` and `op` are the version of the pair; a deadline of 0 is none.
+//!
+//! What else apply reads is state too, and hashed with count and sum: the clock and the memory limit.
+//!
+//! ```text
+//! state hash := SHA-256( domain  count:u64  sum:32  clock_ms:u64  limited:u8 (0|1)  limit_bytes:u64 )
+//! ```
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
@@ -28,10 +34,10 @@ use sha2::{Digest as _, Sha256};
 use crate::pair::Pair;
 
 /// Sets the published hash apart from every other use of SHA-256.
-const STATE_HASH_DOMAIN: &[u8] = b"kv-store state hash, version 1\0";
+const STATE_HASH_DOMAIN: &[u8] = b"kv-store state hash, version 2\0";
 
 /// Bytes hashed before the key: the secret and the fixed fields.
-const PREFIX_BYTES: usize = 60;
+const PREFIX_BYTES: usize = 68;
 
 /// What keeps clients from choosing pairs whose contributions cancel out.
 #[derive(Clone)]
@@ -53,8 +59,9 @@ impl Secret {
         prefix[32..40].copy_from_slice(&pair.created.get().to_le_bytes());
         prefix[40..48].copy_from_slice(&pair.version.index.get().to_le_bytes());
         prefix[48..52].copy_from_slice(&pair.version.op.to_le_bytes());
-        prefix[52..56].copy_from_slice(&(key.len() as u32).to_le_bytes());
-        prefix[56..60].copy_from_slice(&(pair.value.len() as u32).to_le_bytes());
+        prefix[52..60].copy_from_slice(&pair.deadline_ms.unwrap_or(0).to_le_bytes());
+        prefix[60..64].copy_from_slice(&(key.len() as u32).to_le_bytes());
+        prefix[64..68].copy_from_slice(&(pair.value.len() as u32).to_le_bytes());
         let hash = Sha256::new().chain_update(prefix).chain_update(key).chain_update(&pair.value).finalize();
         Sum::from_bytes(hash.into())
     }
@@ -146,22 +153,25 @@ impl RangeDigest {
         RangeDigest { count: 1, bytes: (key_bytes + value_bytes) as u64, sum: contribution }
     }
 
-    /// The published hash of a state with this digest: SHA-256 over a domain tag, the count and the sum.
-    pub fn hash(&self) -> [u8; 32] {
-        Sha256::new()
-            .chain_update(STATE_HASH_DOMAIN)
-            .chain_update(self.count.to_le_bytes())
-            .chain_update(self.sum.to_bytes())
-            .finalize()
-            .into()
-    }
-
     /// This set without `part`; `None` if `part` cannot be a part of it.
     pub fn checked_sub(self, part: RangeDigest) -> Option<RangeDigest> {
         let count = self.count.checked_sub(part.count)?;
         let bytes = self.bytes.checked_sub(part.bytes)?;
         Some(RangeDigest { count, bytes, sum: self.sum - part.sum })
     }
+}
+
+/// The published hash of a state: of its pairs, and of what else apply reads.
+pub(crate) fn state_hash(pairs: &RangeDigest, clock_ms: u64, memory_limit_bytes: Option<u64>) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(STATE_HASH_DOMAIN)
+        .chain_update(pairs.count.to_le_bytes())
+        .chain_update(pairs.sum.to_bytes())
+        .chain_update(clock_ms.to_le_bytes())
+        .chain_update([u8::from(memory_limit_bytes.is_some())])
+        .chain_update(memory_limit_bytes.unwrap_or(0).to_le_bytes())
+        .finalize()
+        .into()
 }
 
 impl AddAssign for RangeDigest {
@@ -197,7 +207,8 @@ mod tests {
 
     fn pair(value: &'static [u8]) -> Pair {
         let version = Version { index: Index::new(0x0102_0304_0506_0708), op: 0x090a_0b0c };
-        Pair { value: Bytes::from_static(value), version, created: Index::new(0x1112_1314_1516_1718) }
+        let created = Index::new(0x1112_1314_1516_1718);
+        Pair { value: Bytes::from_static(value), version, created, deadline_ms: Some(0x2122_2324_2526_2728) }
     }
 
     /// The picture above, byte by byte. If this fails, replicas of different builds disagree.
@@ -207,6 +218,7 @@ mod tests {
         encoding.extend([0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
         encoding.extend([0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01]);
         encoding.extend([0x0c, 0x0b, 0x0a, 0x09]);
+        encoding.extend([0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21]);
         encoding.extend([3, 0, 0, 0, 5, 0, 0, 0]);
         encoding.extend(b"keyvalue");
         let expected = Sum::from_bytes(Sha256::digest(&encoding).into());
@@ -214,6 +226,23 @@ mod tests {
         assert_eq!(Secret::new([7; 32]).contribution(b"key", &pair(b"value")), expected);
         assert_ne!(Secret::new([7; 32]).contribution(b"keyv", &pair(b"alue")), expected);
         assert_ne!(Secret::new([8; 32]).contribution(b"key", &pair(b"value")), expected);
+        let for_ever = Pair { deadline_ms: None, ..pair(b"value") };
+        assert_ne!(Secret::new([7; 32]).contribution(b"key", &for_ever), expected);
+    }
+
+    #[test]
+    fn the_state_hash_covers_all_that_apply_reads() {
+        let pairs = RangeDigest { count: 2, bytes: 9, sum: Sum([1, 2, 3, 4]) };
+        let mut encoding = b"kv-store state hash, version 2\0".to_vec();
+        encoding.extend(2u64.to_le_bytes());
+        encoding.extend(pairs.sum.to_bytes());
+        encoding.extend(7u64.to_le_bytes());
+        encoding.push(1);
+        encoding.extend(5u64.to_le_bytes());
+        let expected: [u8; 32] = Sha256::digest(&encoding).into();
+        assert_eq!(state_hash(&pairs, 7, Some(5)), expected);
+        assert_ne!(state_hash(&pairs, 8, Some(5)), expected);
+        assert_ne!(state_hash(&pairs, 7, Some(0)), state_hash(&pairs, 7, None));
     }
 
     #[test]

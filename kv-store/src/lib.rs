@@ -3,8 +3,10 @@
 
 mod apply;
 pub mod checkpoint;
+mod decimal;
 pub mod diff;
 mod digest;
+mod expiry;
 mod op;
 mod outcome;
 mod pair;
@@ -14,11 +16,16 @@ mod tree;
 mod wire;
 
 pub use checkpoint::{CheckpointError, CheckpointMeta};
+pub use decimal::{DECIMAL_SCALE_MAX, DECIMAL_TEXT_BYTES_MAX, Decimal, DecimalError};
 pub use digest::{RangeDigest, Sum};
 pub use kv_wal::{EntryId, Index, Term};
-pub use op::{Condition, KEY_BYTES_MAX, OP_BYTES_MAX, OP_KEYS_MAX, Op, OpError, VALUE_BYTES_MAX};
+pub use op::{
+    Compare, Condition, DELETE_RANGE_MAX, Deadline, DeadlineCondition, Failure, KEY_BYTES_MAX, OP_BYTES_MAX,
+    OP_KEYS_MAX, OUTCOME_BYTES_MAX, Op, OpError, PutManyCondition, Relation, TRANSACTION_CONDITIONS_MAX,
+    TRANSACTION_OPS_MAX, TRANSACTION_VALUE_BYTES_MAX, Target, VALUE_BYTES_MAX,
+};
 pub use outcome::{Outcome, OutcomeError};
 pub use pair::{Pair, Version};
-pub use read_view::ReadView;
-pub use store::Store;
+pub use read_view::{LiveRange, PAIR_OVERHEAD_BYTES, ReadView};
+pub use store::{EXPIRED_REMOVED_MAX, Store};
 pub use tree::Range;

@@ -5,13 +5,27 @@ use std::fmt;
 use bytes::Bytes;
 use kv_wal::Index;
 
-/// Names a write: no two writes of one history share it, and a later write has a greater one.
+use crate::wire::{Reader, Sink};
+
+/// Names a write: no two writes of one history share it, and a later write has a greater one. The default, 0.0, is
+/// before all writes, and stands for a key that is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// The entry that wrote.
     pub index: Index,
     /// Which write of that entry, counted from 0.
     pub op: u32,
+}
+
+impl Version {
+    pub(crate) fn write(self, out: &mut impl Sink) {
+        out.varint(self.index.get());
+        out.varint(u64::from(self.op));
+    }
+
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Option<Version> {
+        Some(Version { index: Index::new(reader.varint()?), op: reader.varint_u32()? })
+    }
 }
 
 impl fmt::Display for Version {
@@ -29,4 +43,14 @@ pub struct Pair {
     pub version: Version,
     /// The entry that made the key, since it was last absent.
     pub created: Index,
+    /// When the pair expires, by the replicated clock: from this millisecond on, the key is absent. `None` is never.
+    /// No stored pair has 0, which has passed on every clock.
+    pub deadline_ms: Option<u64>,
+}
+
+impl Pair {
+    /// Whether the pair is absent for all who read at this time of the replicated clock.
+    pub fn is_expired(&self, clock_ms: u64) -> bool {
+        self.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= clock_ms)
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use kv_store::{Condition, Index, Op, Store};
+use kv_store::{Condition, Deadline, Index, Op, Store};
 use redis::Commands;
 use serde_json::Value;
 
@@ -75,8 +75,14 @@ fn doctor(path: &PathBuf) {
     let (mut store, meta) = kv_store::checkpoint::read(&mut File::open(path).expect("opens")).expect("valid");
     let index = Index::new(meta.last.index.get());
     for key in [&b"only on node 3"[..], b"zz changed on node 3"] {
-        let op = Op::Put { key, value: b"fault", condition: Condition::Always, want_previous: false };
-        Store::apply(&mut store, index, &op.encode().expect("within limits"));
+        let op = Op::Put {
+            key,
+            value: b"fault",
+            condition: Condition::Always,
+            deadline: Deadline::None,
+            want_previous: false,
+        };
+        Store::apply(&mut store, index, 0, &op.encode().expect("within limits"));
     }
     let mut out = File::create(path).expect("opens");
     kv_store::checkpoint::write(&store.view(), &meta, &mut out).expect("written");

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use kv_repl::testing::linearizability::Model;
 use kv_repl::testing::sim::{Random, Request, Workload};
-use kv_store::{Condition, Op, Outcome, Store};
+use kv_store::{Condition, Deadline, Op, Outcome, Store};
 
 const REGISTERS: u64 = 6;
 const COUNTERS: u64 = 2;
@@ -73,7 +73,8 @@ fn key(object: u64) -> String {
 fn op(key: &str, input: &Input) -> Option<Bytes> {
     let key = key.as_bytes();
     let put = |value: &str, condition, want_previous| {
-        Op::Put { key, value: value.as_bytes(), condition, want_previous }.encode()
+        let deadline = Deadline::None;
+        Op::Put { key, value: value.as_bytes(), condition, deadline, want_previous }.encode()
     };
     let encoded = match input {
         Input::Get => return None,

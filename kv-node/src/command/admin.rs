@@ -121,7 +121,7 @@ fn hash(client: &mut Client, request: &[Bytes]) -> Result<Action, CommandError> 
         // Reads every stored byte: a matter of seconds for large states, hence not on the runtime's own threads.
         let audited = tokio::task::spawn_blocking(move || {
             let mut fields = hash_fields(&mark);
-            fields.push((Frame::text("audit"), Frame::text(hex(&mark.view.audit().hash()))));
+            fields.push((Frame::text("audit"), Frame::text(hex(&mark.view.digest_with(&mark.view.audit())))));
             Frame::Map(fields)
         });
         audited.await.map_err(|error| CommandError::other(format!("ERR the audit failed: {error}")))

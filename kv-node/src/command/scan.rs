@@ -152,12 +152,16 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kv_store::{Index, Op, Store};
+    use kv_store::{Index, Op, PutManyCondition, Store};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
+    fn put(key: &[u8]) -> Op<'_> {
+        Op::PutMany { pairs: vec![(key, b"v")], condition: PutManyCondition::Always }
+    }
+
     fn apply(store: &mut Store, index: u64, op: &Op<'_>) {
-        store.apply(Index::new(index), &op.encode().unwrap());
+        store.apply(Index::new(index), 0, &op.encode().unwrap());
     }
 
     proptest! {
@@ -171,7 +175,7 @@ mod tests {
             let (mut store, mut index) = (Store::new([1; 32]), 0);
             for key in &stays {
                 index += 1;
-                apply(&mut store, index, &Op::PutMany { pairs: vec![(key.as_bytes(), b"v")] });
+                apply(&mut store, index, &put(key.as_bytes()));
             }
             let cursors = Cursors::default();
             let mut changes = changes.into_iter().filter(|(key, _)| !stays.contains(key));
@@ -185,8 +189,7 @@ mod tests {
                 for (key, present) in changes.by_ref().take(2) {
                     index += 1;
                     let key = key.as_bytes();
-                    let put = Op::PutMany { pairs: vec![(key, b"v")] };
-                    apply(&mut store, index, &if present { put } else { Op::Delete { keys: vec![key] } });
+                    apply(&mut store, index, &if present { put(key) } else { Op::Delete { keys: vec![key] } });
                 }
             }
             prop_assert!(seen.values().all(|times| *times == 1));

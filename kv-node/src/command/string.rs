@@ -1,7 +1,7 @@
 //! Commands on values.
 
 use bytes::Bytes;
-use kv_store::{Condition, Op, Outcome};
+use kv_store::{Condition, Deadline, Op, Outcome, PutManyCondition};
 
 use super::table::{Argument, Command, Keys, READ_FAST, WRITE, WRITE_FAST};
 use super::{Action, CommandError, integer};
@@ -148,13 +148,14 @@ fn set(_: &mut Client, request: &[Bytes]) -> Result<Action, CommandError> {
         }
         condition = given;
     }
-    Action::write(&Op::Put { key: &request[1], value: &request[2], condition, want_previous }, reply_to_write)
+    let (key, value, deadline) = (&request[1], &request[2], Deadline::None);
+    Action::write(&Op::Put { key, value, condition, deadline, want_previous }, reply_to_write)
 }
 
 fn mset(_: &mut Client, request: &[Bytes]) -> Result<Action, CommandError> {
     let (pairs, []) = request[1..].as_chunks::<2>() else { return Err(CommandError::Arity("mset")) };
     let pairs = pairs.iter().map(|[key, value]| (&key[..], &value[..])).collect();
-    Action::write(&Op::PutMany { pairs }, reply_to_write)
+    Action::write(&Op::PutMany { pairs, condition: PutManyCondition::Always }, reply_to_write)
 }
 
 fn append(_: &mut Client, request: &[Bytes]) -> Result<Action, CommandError> {
@@ -179,7 +180,18 @@ pub(super) fn reply_to_write(outcome: Outcome) -> Frame {
         Outcome::Previous { value, .. } => value_or_null(value),
         Outcome::Count(count) | Outcome::Length(count) => Frame::count(count),
         Outcome::Integer(number) => Frame::Integer(number),
+        Outcome::Decimal(number) => Frame::Bulk(number.to_string().into()),
+        Outcome::Value(pair) => value_or_null(pair.map(|pair| pair.value)),
+        Outcome::Pairs(pairs) => {
+            let items = pairs.into_iter().flat_map(|(key, pair)| [key, pair.value]);
+            Frame::Array(items.map(Frame::Bulk).collect())
+        }
+        Outcome::Transaction { outcomes, .. } => Frame::Array(outcomes.into_iter().map(reply_to_write).collect()),
+        Outcome::Failed { outcome, .. } => reply_to_write(*outcome),
         Outcome::NotAnInteger => Frame::error("ERR value is not an integer or out of range"),
+        Outcome::NotANumber => Frame::error("ERR value is not a valid float"),
+        Outcome::NoSource => Frame::error("ERR no such key"),
+        Outcome::OutOfMemory => Frame::error("OOM command not allowed when used memory > 'maxmemory'."),
         Outcome::Overflow => Frame::error("ERR increment or decrement would overflow"),
         Outcome::TooLarge => Frame::error("ERR string exceeds maximum allowed size (proto-max-bulk-len)"),
         Outcome::Invalid => Frame::error("ERR the replicas do not know this operation; nothing was written"),

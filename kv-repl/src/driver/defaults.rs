@@ -90,8 +90,8 @@ mod store {
             Store::new(secret)
         }
 
-        fn apply(&mut self, index: Index, _stamp_ms: u64, command: &Bytes) -> Outcome {
-            Store::apply(self, index, command)
+        fn apply(&mut self, index: Index, stamp_ms: u64, command: &Bytes) -> Outcome {
+            Store::apply(self, index, stamp_ms, command)
         }
 
         fn view(&self) -> ReadView {

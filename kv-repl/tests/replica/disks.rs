@@ -139,7 +139,7 @@ fn make_wrong(cluster: &Cluster, node: usize) {
     for file in fs::read_dir(cluster.home(node).join("checkpoints")).expect("its checkpoints") {
         let path = file.expect("readable").path();
         let (mut store, meta) = kv_store::checkpoint::read(&mut File::open(&path).expect("readable")).expect("whole");
-        store.apply(meta.last.index, &put("key-7", "wrong"));
+        store.apply(meta.last.index, 0, &put("key-7", "wrong"));
         kv_store::checkpoint::write(&store.view(), &meta, &mut File::create(&path).expect("writable"))
             .expect("written");
     }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use kv_repl::transport::memory::MemoryNetwork;
 use kv_repl::types::NodeId;
 use kv_repl::{ReadError, Replica, ReplicaConfig, Role, StartError, TransferError, WriteError};
-use kv_store::{Condition, Op, Outcome, Store};
+use kv_store::{Condition, Deadline, Op, Outcome, Store};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -122,7 +122,8 @@ async fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T 
 
 fn put(key: &str, value: &str) -> Bytes {
     let (key, value) = (key.as_bytes(), value.as_bytes());
-    let op = Op::Put { key, value, condition: Condition::Always, want_previous: false };
+    let (condition, deadline) = (Condition::Always, Deadline::None);
+    let op = Op::Put { key, value, condition, deadline, want_previous: false };
     Bytes::from(op.encode().expect("within limits"))
 }
 

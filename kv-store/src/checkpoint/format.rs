@@ -3,12 +3,12 @@
 //! ```text
 //! checkpoint := header  block(blob)*  block(pairs)*  footer
 //!
-//! header, 64 bytes
-//!  0           8          12        16       24        32                64
-//!  +-----------+----------+---------+--------+---------+-----------------+
-//!  | KVCKPT\r\n| version  | crc32c  |  term  |  index  |     secret      |
-//!  +-----------+----------+---------+--------+---------+-----------------+
-//!       8          u32        u32      u64       u64          32
+//! header, 81 bytes
+//!  0           8          12        16       24        32                64         72            80          81
+//!  +-----------+----------+---------+--------+---------+-----------------+----------+-------------+-----------+
+//!  | KVCKPT\r\n| version  | crc32c  |  term  |  index  |     secret      |  clock   |  limit      |  limited  |
+//!  +-----------+----------+---------+--------+---------+-----------------+----------+-------------+-----------+
+//!       8          u32        u32      u64       u64          32             u64         u64         u8 (0|1)
 //!
 //! block, 9 bytes and its body
 //!  0      1          5         9
@@ -17,12 +17,12 @@
 //!  +------+----------+---------+----------------+
 //!     u8      u32        u32     `length` bytes
 //!
-//! pair, 28 bytes, key and value
-//!  0           4             8         16     20         28
-//!  +-----------+-------------+---------+------+----------+-------+---------+
-//!  | key bytes | value bytes |  index  |  op  |  created |  key  |  value  |
-//!  +-----------+-------------+---------+------+----------+-------+---------+
-//!       u32          u32         u64     u32      u64
+//! pair, 36 bytes, key and value
+//!  0           4             8         16     20         28         36
+//!  +-----------+-------------+---------+------+----------+----------+-------+---------+
+//!  | key bytes | value bytes |  index  |  op  |  created | deadline |  key  |  value  |
+//!  +-----------+-------------+---------+------+----------+----------+-------+---------+
+//!       u32          u32         u64     u32      u64        u64
 //!
 //! footer, 73 bytes, and nothing after it
 //!  0          1         9          41           73
@@ -32,7 +32,8 @@
 //!      u8         u64       32          32
 //! ```
 //!
-//! All integers are little-endian. A crc32c covers all other bytes of its header or block.
+//! All integers are little-endian. A crc32c covers all other bytes of its header or block. A deadline of 0 is none; a
+//! limit that is not there is 0.
 
 use bytes::Bytes;
 use kv_wal::{EntryId, Index, Term};
@@ -41,10 +42,12 @@ use super::{CheckpointError, Part};
 use crate::digest::{RangeDigest, Secret, Sum};
 use crate::op::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use crate::pair::{Pair, Version};
+use crate::read_view::ReadView;
+use crate::tree::Tree;
 use crate::wire::Reader;
 
 /// The format that this build writes, and the only one it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Longest blob, in bytes.
 pub const BLOB_BYTES_MAX: usize = 1 << 30;
@@ -59,9 +62,9 @@ const _: () = assert!(BLOCK_BYTES_MAX <= u32::MAX as usize);
 
 const MAGIC: [u8; 8] = *b"KVCKPT\r\n";
 
-pub(super) const HEADER_BYTES: usize = 64;
+pub(super) const HEADER_BYTES: usize = 81;
 pub(super) const BLOCK_HEADER_BYTES: usize = 9;
-pub(super) const PAIR_HEADER_BYTES: usize = 28;
+pub(super) const PAIR_HEADER_BYTES: usize = 36;
 /// The footer after its kind and before its hash.
 pub(super) const FOOTER_BODY_BYTES: usize = 40;
 
@@ -96,20 +99,24 @@ impl Kind {
     }
 }
 
-pub(super) fn header(last: EntryId, secret: &Secret) -> [u8; HEADER_BYTES] {
+pub(super) fn header(last: EntryId, view: &ReadView) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
     header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     header[16..24].copy_from_slice(&last.term.get().to_le_bytes());
     header[24..32].copy_from_slice(&last.index.get().to_le_bytes());
-    header[32..].copy_from_slice(secret.bytes());
+    header[32..64].copy_from_slice(view.secret.bytes());
+    header[64..72].copy_from_slice(&view.clock_ms.to_le_bytes());
+    header[72..80].copy_from_slice(&view.memory_limit_bytes.unwrap_or(0).to_le_bytes());
+    header[80] = u8::from(view.memory_limit_bytes.is_some());
     let crc = header_checksum(&header);
     header[12..16].copy_from_slice(&crc.to_le_bytes());
     header
 }
 
-/// Looks at the version before the checksum: another version may have its checksum elsewhere.
-pub(super) fn read_header(header: &[u8; HEADER_BYTES]) -> Result<(EntryId, Secret), CheckpointError> {
+/// The last entry, and the state without its pairs. Looks at the version before the checksum: another version may have
+/// its checksum elsewhere.
+pub(super) fn read_header(header: &[u8; HEADER_BYTES]) -> Result<(EntryId, ReadView), CheckpointError> {
     let fields = HeaderFields::read(&mut Reader::new(header)).expect("the header is as long as its fields");
     if fields.magic != MAGIC {
         return Err(CheckpointError::NotACheckpoint { found: fields.magic });
@@ -118,7 +125,14 @@ pub(super) fn read_header(header: &[u8; HEADER_BYTES]) -> Result<(EntryId, Secre
         return Err(CheckpointError::UnknownVersion { found: fields.version });
     }
     check(Part::Header, fields.crc, header_checksum(header))?;
-    Ok((EntryId::new(Term::new(fields.term), Index::new(fields.index)), Secret::new(fields.secret)))
+    let memory_limit_bytes = match (fields.limited, fields.limit_bytes) {
+        (0, 0) => None,
+        (1, bytes) => Some(bytes),
+        _ => return Err(CheckpointError::Malformed { part: Part::Header }),
+    };
+    let secret = Secret::new(fields.secret);
+    let empty = ReadView { tree: Tree::default(), secret, clock_ms: fields.clock_ms, memory_limit_bytes };
+    Ok((EntryId::new(Term::new(fields.term), Index::new(fields.index)), empty))
 }
 
 struct HeaderFields {
@@ -128,6 +142,9 @@ struct HeaderFields {
     term: u64,
     index: u64,
     secret: [u8; 32],
+    clock_ms: u64,
+    limit_bytes: u64,
+    limited: u8,
 }
 
 impl HeaderFields {
@@ -139,6 +156,9 @@ impl HeaderFields {
             term: reader.u64()?,
             index: reader.u64()?,
             secret: reader.array()?,
+            clock_ms: reader.u64()?,
+            limit_bytes: reader.u64()?,
+            limited: reader.u8()?,
         })
     }
 }
@@ -173,6 +193,7 @@ pub(super) fn write_pair(body: &mut Vec<u8>, key: &[u8], pair: &Pair) {
     body.extend(pair.version.index.get().to_le_bytes());
     body.extend(pair.version.op.to_le_bytes());
     body.extend(pair.created.get().to_le_bytes());
+    body.extend(pair.deadline_ms.unwrap_or(0).to_le_bytes());
     body.extend_from_slice(key);
     body.extend_from_slice(&pair.value);
 }
@@ -186,9 +207,10 @@ pub(super) fn read_pair(reader: &mut Reader<'_>) -> Option<(Bytes, Pair)> {
     }
     let version = Version { index: Index::new(reader.u64()?), op: reader.u32()? };
     let created = Index::new(reader.u64()?);
+    let deadline_ms = Some(reader.u64()?).filter(|deadline_ms| *deadline_ms > 0);
     let key = Bytes::copy_from_slice(reader.bytes(key_bytes)?);
     let value = Bytes::copy_from_slice(reader.bytes(value_bytes)?);
-    Some((key, Pair { value, version, created }))
+    Some((key, Pair { value, version, created, deadline_ms }))
 }
 
 pub(super) fn footer_body(total: &RangeDigest) -> [u8; FOOTER_BODY_BYTES] {

@@ -38,8 +38,8 @@ pub enum CheckpointError {
         /// The first bytes.
         found: [u8; 8],
     },
-    /// The checkpoint was written by a newer build.
-    #[error("checkpoint of format version {found}, this build reads version {FORMAT_VERSION}: use a newer build")]
+    /// The checkpoint was written by a build of another format.
+    #[error("checkpoint of format version {found}, this build reads version {FORMAT_VERSION} and no other")]
     UnknownVersion {
         /// Its version.
         found: u32,

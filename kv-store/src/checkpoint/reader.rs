@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::format::{self, BLOB_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, FOOTER_BODY_BYTES, Kind};
 use super::{CheckpointError, CheckpointMeta, Part};
-use crate::digest::Secret;
+use crate::read_view::ReadView;
 use crate::store::Store;
 use crate::tree::{Builder, Stored};
 use crate::wire::Reader;
@@ -21,8 +21,8 @@ use crate::wire::Reader;
 /// Reading failed, the stream is not a whole and undamaged checkpoint, or its format is not known to this build.
 pub fn read(input: &mut dyn Read) -> Result<(Store, CheckpointMeta), CheckpointError> {
     let mut input = Hashing { input: BufReader::new(input), hash: Sha256::new() };
-    let (last, secret) = format::read_header(&input.array()?)?;
-    let mut content = Content { secret, blob: Vec::new(), builder: Builder::default() };
+    let (last, empty) = format::read_header(&input.array()?)?;
+    let mut content = Content { empty, blob: Vec::new(), builder: Builder::default() };
     let mut body = Vec::new();
     let mut before = Kind::Blob;
     for part in (0..).map(Part::Block) {
@@ -43,7 +43,8 @@ pub fn read(input: &mut dyn Read) -> Result<(Store, CheckpointMeta), CheckpointE
 
 /// What has been read so far.
 struct Content {
-    secret: Secret,
+    /// The state without its pairs.
+    empty: ReadView,
     blob: Vec<u8>,
     builder: Builder,
 }
@@ -72,7 +73,7 @@ impl Content {
             if self.builder.last_key().is_some_and(|last| *last >= key) {
                 return Err(CheckpointError::Order { part });
             }
-            let contribution = self.secret.contribution(&key, &pair);
+            let contribution = self.empty.secret.contribution(&key, &pair);
             self.builder.push(key, Stored { pair, contribution });
         }
         Ok(())
@@ -81,7 +82,7 @@ impl Content {
     fn finish(self, footer: &[u8; FOOTER_BODY_BYTES]) -> Result<(Store, Bytes), CheckpointError> {
         let tree = self.builder.finish();
         format::check_footer(footer, &tree.total())?;
-        Ok((Store::with_tree(self.secret, tree), Bytes::from(self.blob)))
+        Ok((Store::of_state(ReadView { tree, ..self.empty }), Bytes::from(self.blob)))
     }
 }
 

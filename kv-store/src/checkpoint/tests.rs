@@ -5,12 +5,16 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
-use crate::op::{Condition, Op};
+use crate::op::{Condition, Deadline, Op, PutManyCondition};
 use crate::store::Store;
 
 fn put(store: &mut Store, index: u64, key: &[u8], value: &[u8]) {
-    let op = Op::Put { key, value, condition: Condition::Always, want_previous: false };
-    store.apply(Index::new(index), &op.encode().unwrap());
+    put_until(store, index, key, value, Deadline::None);
+}
+
+fn put_until(store: &mut Store, index: u64, key: &[u8], value: &[u8], deadline: Deadline) {
+    let op = Op::Put { key, value, condition: Condition::Always, deadline, want_previous: false };
+    store.apply(Index::new(index), 1000, &op.encode().unwrap());
 }
 
 fn meta(blob: &[u8]) -> CheckpointMeta {
@@ -23,13 +27,17 @@ fn bytes_of(store: &Store, meta: &CheckpointMeta) -> Vec<u8> {
     bytes
 }
 
-/// A few pairs, of which one was written again, and a blob.
+/// A few pairs, of which one was written again and one has expired, a clock, a limit, and a blob.
 fn small() -> Vec<u8> {
     let mut store = Store::new([0x5A; 32]);
     put(&mut store, 1, b"", b"the empty key");
     put(&mut store, 2, b"key", b"first");
     put(&mut store, 3, b"key", b"second");
-    store.apply(Index::new(4), &Op::PutMany { pairs: vec![(b"a", b"1"), (b"b", b"")] }.encode().unwrap());
+    let many = Op::PutMany { pairs: vec![(b"a", b"1"), (b"b", b"")], condition: PutManyCondition::Always };
+    store.apply(Index::new(4), 1000, &many.encode().unwrap());
+    put_until(&mut store, 5, b"late", b"still stored", Deadline::At(2000));
+    store.apply(Index::new(6), 1000, &Op::SetMemoryLimit { bytes: Some(1 << 20) }.encode().unwrap());
+    store.state.clock_ms = 2000;
     bytes_of(&store, &meta(b"blob of the caller"))
 }
 
@@ -37,9 +45,12 @@ fn check_round_trip(store: &Store, meta: &CheckpointMeta) {
     let bytes = bytes_of(store, meta);
     let (again, meta_again) = read(&mut &bytes[..]).unwrap();
     assert_eq!(meta_again, *meta);
-    assert!(again.iter().eq(store.iter()));
+    assert!(again.stored().eq(store.stored()));
     assert_eq!(again.digest(), store.digest());
-    again.state.tree.invariants();
+    assert_eq!(again.clock_ms(), store.clock_ms());
+    assert_eq!(again.memory_limit_bytes(), store.memory_limit_bytes());
+    assert_eq!(again.next_deadline_ms(), store.next_deadline_ms());
+    again.invariants();
     assert_eq!(bytes_of(&again, meta), bytes, "the bytes do not depend on the shape of the tree");
 }
 
@@ -52,11 +63,11 @@ fn with_block_checksum_repaired(mut bytes: Vec<u8>, block: usize) -> Vec<u8> {
     bytes
 }
 
-/// `KV_BLESS=1` rewrites the file; do so only together with a new format version.
+/// `KV_UPDATE_GOLDEN=1` rewrites the file; do so only together with a new format version.
 #[test]
 fn golden_file() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/checkpoint-v1.kvckpt");
-    if std::env::var_os("KV_BLESS").is_some() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/checkpoint-v2.kvckpt");
+    if std::env::var_os("KV_UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, small()).unwrap();
     }
     let golden = std::fs::read(&path).unwrap();
@@ -65,6 +76,9 @@ fn golden_file() {
     assert_eq!(meta_read, meta(b"blob of the caller"));
     assert_eq!(store.get(b"key").unwrap().value, "second");
     assert_eq!(store.get(b"key").unwrap().created, Index::new(2));
+    assert_eq!(store.get(b"late"), None);
+    assert_eq!((store.clock_ms(), store.next_deadline_ms()), (2000, Some(2000)));
+    assert_eq!(store.memory_limit_bytes(), Some(1 << 20));
 }
 
 #[test]
@@ -91,9 +105,12 @@ fn every_cut_is_refused_as_one() {
 
 #[test]
 fn what_is_not_ours_is_refused_by_name() {
-    let mut newer = small();
-    newer[8] = 2;
-    assert!(matches!(read(&mut &newer[..]), Err(CheckpointError::UnknownVersion { found: 2 })));
+    for version in [1, 3] {
+        let mut other = small();
+        other[8] = version;
+        let error = read(&mut &other[..]).unwrap_err();
+        assert!(matches!(error, CheckpointError::UnknownVersion { found } if found == u32::from(version)));
+    }
     let other = read(&mut &[b'x'; 100][..]);
     assert!(matches!(other, Err(CheckpointError::NotACheckpoint { found: [b'x', ..] })));
 }
@@ -143,7 +160,7 @@ fn the_footer_is_checked_against_the_pairs() {
         bytes[hash..].copy_from_slice(&sha);
         read(&mut &bytes[..]).unwrap_err()
     };
-    assert!(matches!(with_footer_changed(1), CheckpointError::Count { found: 5, computed: 4 }));
+    assert!(matches!(with_footer_changed(1), CheckpointError::Count { found: 4, computed: 5 }));
     assert!(matches!(with_footer_changed(9), CheckpointError::Sum));
 }
 
@@ -173,17 +190,23 @@ impl io::Read for Trickle<'_> {
 #[test]
 fn a_trickle_is_read_like_a_flood() {
     let bytes = small();
-    assert_eq!(read(&mut Trickle(&bytes)).unwrap().0.len(), 4);
+    assert_eq!(read(&mut Trickle(&bytes)).unwrap().0.len(), 5);
 }
 
 proptest! {
     #[test]
     fn every_state_survives(
-        pairs in btree_map(vec(any::<u8>(), 0..6), (vec(any::<u8>(), 0..50), any::<u64>()), 0..100),
+        pairs in btree_map(vec(any::<u8>(), 0..6), (vec(any::<u8>(), 0..50), any::<u64>(), 0u64..4000), 0..100),
         blob in vec(any::<u8>(), 0..100),
+        clock_ms in 1000u64..4000,
+        limit in proptest::option::of(any::<u64>()),
     ) {
         let mut store = Store::new([4; 32]);
-        pairs.iter().for_each(|(key, (value, index))| put(&mut store, *index, key, value));
+        for (key, (value, index, deadline_ms)) in &pairs {
+            let deadline = if deadline_ms % 2 == 0 { Deadline::None } else { Deadline::At(*deadline_ms) };
+            put_until(&mut store, *index, key, value, deadline);
+        }
+        store.apply(Index::new(1), clock_ms, &Op::SetMemoryLimit { bytes: limit }.encode().unwrap());
         check_round_trip(&store, &meta(&blob));
     }
 

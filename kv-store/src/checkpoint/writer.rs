@@ -10,6 +10,8 @@ use crate::read_view::ReadView;
 
 /// Writes the state of `view`, which must be the one after the entry `meta.last`, as a checkpoint.
 ///
+/// Pairs that have expired and are not removed yet are part of the state, and are written too.
+///
 /// The bytes are a function of state and `meta`: two replicas write the same. They go out in pieces of about 64 KiB, so
 /// `out` needs no buffer; making them durable is the caller's.
 ///
@@ -17,7 +19,7 @@ use crate::read_view::ReadView;
 /// use kv_store::{CheckpointMeta, Index, Op, Store, checkpoint};
 ///
 /// let mut store = Store::new([7; 32]);
-/// store.apply(Index::new(1), &Op::Append { key: b"k", value: b"v" }.encode().unwrap());
+/// store.apply(Index::new(1), 0, &Op::Append { key: b"k", value: b"v" }.encode().unwrap());
 ///
 /// let mut file = Vec::new();
 /// checkpoint::write(&store.view(), &CheckpointMeta::default(), &mut file).unwrap();
@@ -33,7 +35,7 @@ pub fn write(view: &ReadView, meta: &CheckpointMeta, out: &mut dyn Write) -> io:
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the blob of a checkpoint is above its limit"));
     }
     let mut out = Hashing { out, hash: Sha256::new() };
-    out.write(&format::header(meta.last, &view.secret))?;
+    out.write(&format::header(meta.last, view))?;
     for piece in meta.blob.chunks(BLOCK_BYTES) {
         out.write_block(Kind::Blob, piece)?;
     }
@@ -43,7 +45,7 @@ pub fn write(view: &ReadView, meta: &CheckpointMeta, out: &mut dyn Write) -> io:
 
 fn write_pairs(view: &ReadView, out: &mut Hashing<'_>) -> io::Result<()> {
     let mut body = Vec::with_capacity(BLOCK_BYTES);
-    for (key, pair) in view {
+    for (key, pair) in view.stored() {
         format::write_pair(&mut body, key, pair);
         if body.len() >= BLOCK_BYTES {
             out.write_block(Kind::Pairs, &body)?;

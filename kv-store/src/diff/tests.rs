@@ -5,16 +5,16 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
-use crate::op::{Condition, Op};
+use crate::op::{Condition, Deadline, Op};
 use crate::store::Store;
 
 fn put(store: &mut Store, index: u64, key: &[u8], value: &[u8]) {
-    let op = Op::Put { key, value, condition: Condition::Always, want_previous: false };
-    store.apply(Index::new(index), &op.encode().unwrap());
+    let op = Op::Put { key, value, condition: Condition::Always, deadline: Deadline::None, want_previous: false };
+    store.apply(Index::new(index), 0, &op.encode().unwrap());
 }
 
 fn delete(store: &mut Store, key: &[u8]) {
-    store.apply(Index::new(u64::MAX), &Op::Delete { keys: vec![key] }.encode().unwrap());
+    store.apply(Index::new(u64::MAX), 0, &Op::Delete { keys: vec![key] }.encode().unwrap());
 }
 
 /// A store with these keys, each with the index of its write.

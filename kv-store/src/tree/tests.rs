@@ -37,7 +37,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn stored(key: &[u8], number: u64) -> Stored {
     let version = Version { index: Index::new(number), op: 0 };
-    let pair = Pair { value: Bytes::from(vec![b'v'; number as usize % 5]), version, created: Index::ZERO };
+    let pair =
+        Pair { value: Bytes::from(vec![b'v'; number as usize % 5]), version, created: Index::ZERO, deadline_ms: None };
     let contribution = Secret::new([9; 32]).contribution(key, &pair);
     Stored { pair, contribution }
 }

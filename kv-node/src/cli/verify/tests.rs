@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use kv_store::{Condition, Op};
+use kv_store::{Condition, Deadline, Op};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,8 @@ fn nodes(parts: &[(Change, [u8; 32])]) -> Nodes {
         for number in 0..200 {
             let (key, value) = change(number).unwrap_or_else(|| (format!("key{number:03}"), "value"));
             let (key, value) = (key.as_bytes(), value.as_bytes());
-            let op = Op::Put { key, value, condition: Condition::Always, want_previous: false };
+            let op =
+                Op::Put { key, value, condition: Condition::Always, deadline: Deadline::None, want_previous: false };
             runtime.block_on(backend.submit(vec![op.encode().unwrap().into()])).pop().unwrap().unwrap();
         }
         index = runtime.block_on(backend.mark()).unwrap();
