@@ -26,8 +26,12 @@ impl Numbers {
 }
 
 fn put(number: u64) -> Vec<u8> {
+    put_until(number, Deadline::None)
+}
+
+fn put_until(number: u64, deadline: Deadline) -> Vec<u8> {
     let key = format!("key:{number:012}");
-    let (condition, deadline) = (Condition::Always, Deadline::None);
+    let condition = Condition::Always;
     let op = Op::Put { key: key.as_bytes(), value: &VALUE, condition, deadline, want_previous: false };
     op.encode().expect("within the limits")
 }
@@ -94,4 +98,13 @@ fn main() {
     let start = Instant::now();
     black_box(checkpoint::read(&mut &file[..]).expect("what was just written"));
     report("read a checkpoint", keys, start.elapsed());
+
+    let expiring: Vec<_> =
+        order.iter().map(|number| put_until(*number, Deadline::At(1 + numbers.below(keys)))).collect();
+    measure("overwrite, random order, with a deadline", &expiring, |index, command| {
+        black_box(store.apply(Index::new(keys + 2 * ROUND + index), 0, command));
+    });
+    let start = Instant::now();
+    while store.advance_clock(keys) > 0 {}
+    report("expire, in order of random deadlines", keys, start.elapsed());
 }

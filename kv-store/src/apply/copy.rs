@@ -9,28 +9,29 @@
 //! | present | yes | | no | `Done` | nothing to change |
 //! | present | no | | | `Done` | the target is written, then the source removed if it is to be |
 
-use super::Applying;
+use super::{Applying, Draft};
 use crate::outcome::Outcome;
 
 impl Applying<'_> {
     pub(super) fn copy(&mut self, from: &[u8], to: &[u8], if_absent: bool, remove_source: bool) -> Outcome {
         let Some(source) = self.live(from) else { return Outcome::NoSource };
-        if if_absent && self.live(to).is_some() {
+        let target = self.live(to);
+        if if_absent && target.is_some() {
             return Outcome::NotDone;
         }
         if from == to {
             return Outcome::Done;
         }
-        let (value, deadline_ms) = (source.value.clone(), source.deadline_ms);
+        let draft = Draft::over(target, source.value.clone()).with_deadline(source.deadline_ms);
         // The source makes room for the target, so a rename to a key that is not longer always fits.
         let freed = if remove_source { self.stored_bytes(from) } else { 0 };
-        if !self.has_memory_for(to, value.len(), freed) {
+        if !self.has_memory_for(to, draft.value.len(), freed) {
             return Outcome::OutOfMemory;
         }
         if remove_source {
             self.remove(from);
         }
-        self.write(to, value, deadline_ms);
+        self.write(to, draft);
         Outcome::Done
     }
 }

@@ -12,7 +12,7 @@
 
 use std::cmp::Ordering;
 
-use super::Applying;
+use super::{Applying, Draft};
 use crate::op::DeadlineCondition;
 use crate::outcome::Outcome;
 
@@ -25,15 +25,17 @@ impl Applying<'_> {
         want_value: bool,
     ) -> Outcome {
         let present = self.live(key);
-        let value = present.map(|pair| pair.value.clone());
         let done = present.is_some_and(|pair| holds(condition, pair.deadline_ms, deadline));
         let outcome = match (want_value, done) {
-            (true, done) => Outcome::Previous { value: value.clone(), done },
+            (true, done) => Outcome::Previous { value: present.map(|pair| pair.value.clone()), done },
             (false, true) => Outcome::Done,
             (false, false) => Outcome::NotDone,
         };
-        match value.filter(|_| done) {
-            Some(value) => self.write_and(key, value, deadline, outcome),
+        match present.filter(|_| done) {
+            Some(pair) => {
+                let draft = Draft::over(present, pair.value.clone()).with_deadline(deadline);
+                self.write_and(key, draft, outcome)
+            }
             None => outcome,
         }
     }

@@ -68,6 +68,26 @@ struct Applying<'a> {
     value_bytes: usize,
 }
 
+/// What is to be written under a key.
+struct Draft {
+    value: Bytes,
+    deadline_ms: Option<u64>,
+    /// The creation index of the pair that is there; `None` if the key is absent.
+    created: Option<Index>,
+}
+
+impl Draft {
+    /// A value for a key that has the pair `present`, whose deadline stays.
+    fn over(present: Option<&Pair>, value: Bytes) -> Self {
+        let deadline_ms = present.and_then(|pair| pair.deadline_ms);
+        Draft { value, deadline_ms, created: present.map(|pair| pair.created) }
+    }
+
+    fn with_deadline(self, deadline_ms: Option<u64>) -> Self {
+        Draft { deadline_ms, ..self }
+    }
+}
+
 impl Applying<'_> {
     /// Does an op that may stand in a transaction.
     fn one(&mut self, op: &Op<'_>) -> Outcome {
@@ -101,25 +121,25 @@ impl Applying<'_> {
     }
 
     /// Writes `key` and answers `outcome`, unless memory is short.
-    fn write_and(&mut self, key: &[u8], value: Bytes, deadline_ms: Option<u64>, outcome: Outcome) -> Outcome {
-        if !self.has_passed(deadline_ms) && !self.has_memory_for(key, value.len(), 0) {
+    fn write_and(&mut self, key: &[u8], draft: Draft, outcome: Outcome) -> Outcome {
+        if !self.has_passed(draft.deadline_ms) && !self.has_memory_for(key, draft.value.len(), 0) {
             return Outcome::OutOfMemory;
         }
-        self.write(key, value, deadline_ms);
+        self.write(key, draft);
         outcome
     }
 
     /// Writes `key`, for which there is memory. If the deadline has passed, what is left is that the key is absent.
-    fn write(&mut self, key: &[u8], value: Bytes, deadline_ms: Option<u64>) {
+    fn write(&mut self, key: &[u8], draft: Draft) {
         let version = Version { index: self.index, op: self.changes };
         self.changes += 1;
-        if self.has_passed(deadline_ms) {
+        if self.has_passed(draft.deadline_ms) {
             self.store.remove(key);
             return;
         }
-        let created = self.live(key).map_or(self.index, |pair| pair.created);
+        let Draft { value, deadline_ms, created } = draft;
         self.value_bytes += value.len();
-        self.store.insert(key, Pair { value, version, created, deadline_ms });
+        self.store.insert(key, Pair { value, version, created: created.unwrap_or(self.index), deadline_ms });
     }
 
     fn has_passed(&self, deadline_ms: Option<u64>) -> bool {

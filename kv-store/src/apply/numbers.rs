@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Applying;
+use super::{Applying, Draft};
 use crate::decimal::{Decimal, DecimalError};
 use crate::outcome::Outcome;
 
@@ -16,8 +16,8 @@ impl Applying<'_> {
             return Outcome::NotAnInteger;
         };
         let Some(number) = number.checked_add(by) else { return Outcome::Overflow };
-        let deadline_ms = present.and_then(|pair| pair.deadline_ms);
-        self.write_and(key, Bytes::from(number.to_string()), deadline_ms, Outcome::Integer(number))
+        let draft = Draft::over(present, Bytes::from(number.to_string()));
+        self.write_and(key, draft, Outcome::Integer(number))
     }
 
     pub(super) fn increment_decimal(&mut self, key: &[u8], by: Decimal) -> Outcome {
@@ -28,8 +28,8 @@ impl Applying<'_> {
             Err(DecimalError::OutOfRange) => return Outcome::Overflow,
         };
         let Some(number) = number.checked_add(by) else { return Outcome::Overflow };
-        let deadline_ms = present.and_then(|pair| pair.deadline_ms);
-        self.write_and(key, Bytes::from(number.to_string()), deadline_ms, Outcome::Decimal(number))
+        let draft = Draft::over(present, Bytes::from(number.to_string()));
+        self.write_and(key, draft, Outcome::Decimal(number))
     }
 }
 

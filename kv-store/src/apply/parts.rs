@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Applying;
+use super::{Applying, Draft};
 use crate::op::VALUE_BYTES_MAX;
 use crate::outcome::Outcome;
 
@@ -14,9 +14,8 @@ impl Applying<'_> {
         if length > VALUE_BYTES_MAX {
             return Outcome::TooLarge;
         }
-        let value = Bytes::from([before, more].concat());
-        let deadline_ms = present.and_then(|pair| pair.deadline_ms);
-        self.write_and(key, value, deadline_ms, Outcome::Length(length as u64))
+        let draft = Draft::over(present, Bytes::from([before, more].concat()));
+        self.write_and(key, draft, Outcome::Length(length as u64))
     }
 
     pub(super) fn set_range(&mut self, key: &[u8], offset: u64, part: &[u8]) -> Outcome {
@@ -35,7 +34,7 @@ impl Applying<'_> {
         value.resize(before.len().max(end), 0);
         value[offset..end].copy_from_slice(part);
         let length = value.len() as u64;
-        let deadline_ms = present.and_then(|pair| pair.deadline_ms);
-        self.write_and(key, Bytes::from(value), deadline_ms, Outcome::Length(length))
+        let draft = Draft::over(present, Bytes::from(value));
+        self.write_and(key, draft, Outcome::Length(length))
     }
 }

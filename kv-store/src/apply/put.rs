@@ -12,8 +12,7 @@
 
 use bytes::Bytes;
 
-use super::Applying;
-use super::memory;
+use super::{Applying, Draft, memory};
 use crate::op::{Condition, Deadline, PutManyCondition};
 use crate::outcome::Outcome;
 use crate::pair::{Pair, Version};
@@ -30,11 +29,6 @@ impl Applying<'_> {
         let present = self.live(key);
         let done = holds(condition, present);
         let previous = present.filter(|_| want_previous).map(|pair| pair.value.clone());
-        let deadline_ms = match deadline {
-            Deadline::None => None,
-            Deadline::Keep => present.and_then(|pair| pair.deadline_ms),
-            Deadline::At(deadline_ms) => Some(deadline_ms),
-        };
         let outcome = match (want_previous, done) {
             (true, done) => Outcome::Previous { value: previous, done },
             (false, true) => Outcome::Done,
@@ -43,7 +37,13 @@ impl Applying<'_> {
         if !done {
             return outcome;
         }
-        self.write_and(key, Bytes::copy_from_slice(value), deadline_ms, outcome)
+        let draft = Draft::over(present, Bytes::copy_from_slice(value));
+        let draft = match deadline {
+            Deadline::None => draft.with_deadline(None),
+            Deadline::Keep => draft,
+            Deadline::At(deadline_ms) => draft.with_deadline(Some(deadline_ms)),
+        };
+        self.write_and(key, draft, outcome)
     }
 
     pub(super) fn put_many(&mut self, pairs: &[(&[u8], &[u8])], condition: PutManyCondition) -> Outcome {
@@ -74,7 +74,10 @@ impl Applying<'_> {
     }
 
     fn write_all(&mut self, pairs: &[(&[u8], &[u8])]) {
-        pairs.iter().for_each(|(key, value)| self.write(key, Bytes::copy_from_slice(value), None));
+        for (key, value) in pairs {
+            let draft = Draft::over(self.live(key), Bytes::copy_from_slice(value));
+            self.write(key, draft.with_deadline(None));
+        }
     }
 }
 

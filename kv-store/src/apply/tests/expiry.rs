@@ -17,6 +17,9 @@ fn the_clock_never_goes_back() {
 
 #[test]
 fn a_pair_is_absent_from_its_deadline_on() {
+    let pair = Pair { value: Bytes::new(), version: Version::default(), created: Index::ZERO, deadline_ms: Some(2000) };
+    assert_eq!([1999, 2000, 2001].map(|clock_ms| pair.is_expired(clock_ms)), [false, true, true]);
+
     let mut replica = Replica::new();
     assert_eq!(replica.put_until(b"k", b"v", Deadline::At(2000)), Outcome::Done);
     assert_eq!(replica.store.next_deadline_ms(), Some(2000));

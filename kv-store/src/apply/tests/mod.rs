@@ -160,7 +160,7 @@ fn a_range_above_the_limit_is_not_begun() {
     let mut store = Store::new([1; 32]);
     let mut entry = Applying { store: &mut store, index: Index::new(1), changes: 0, ranged_pairs: 0, value_bytes: 0 };
     for number in 0..100u8 {
-        entry.write(&[number], Bytes::new(), None);
+        entry.write(&[number], Draft::over(None, Bytes::new()));
     }
     entry.ranged_pairs = DELETE_RANGE_MAX - 60;
     assert_eq!(entry.delete_range(b"", None), Outcome::TooLarge);
