@@ -21,8 +21,8 @@ pub use digest::{RangeDigest, Sum};
 pub use kv_wal::{EntryId, Index, Term};
 pub use op::{
     Compare, Condition, DELETE_RANGE_MAX, Deadline, DeadlineCondition, Failure, KEY_BYTES_MAX, OP_BYTES_MAX,
-    OP_KEYS_MAX, OUTCOME_BYTES_MAX, Op, OpError, PutManyCondition, Relation, TRANSACTION_CONDITIONS_MAX,
-    TRANSACTION_OPS_MAX, TRANSACTION_VALUE_BYTES_MAX, Target, VALUE_BYTES_MAX,
+    OP_KEYS_MAX, OUTCOME_BYTES_MAX, Op, OpError, PutManyCondition, Relation, SCAN_PAIRS_MAX,
+    TRANSACTION_CONDITIONS_MAX, TRANSACTION_OPS_MAX, TRANSACTION_VALUE_BYTES_MAX, Target, VALUE_BYTES_MAX,
 };
 pub use outcome::{Outcome, OutcomeError};
 pub use pair::{Pair, Version};

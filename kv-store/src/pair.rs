@@ -13,7 +13,8 @@ use crate::wire::{Reader, Sink};
 pub struct Version {
     /// The entry that wrote.
     pub index: Index,
-    /// Which write of that entry, counted from 0.
+    /// Which change of that entry, counted from 0: each pair that its ops write or remove is one, as is a clear. Pairs
+    /// that go because they have expired are none.
     pub op: u32,
 }
 

@@ -44,7 +44,7 @@ impl Store {
     pub fn apply(&mut self, index: Index, stamp_ms: u64, command: &[u8]) -> Outcome {
         self.advance_clock(stamp_ms);
         let Ok(op) = Op::decode(command) else { return Outcome::Invalid };
-        let mut entry = Applying { store: self, index, changes: 0, ranged_pairs: 0, value_bytes: 0 };
+        let mut entry = Applying::new(self, index);
         match op {
             Op::SetMemoryLimit { bytes } => entry.set_memory_limit(bytes),
             Op::Transaction { conditions, then, otherwise, failure } => {
@@ -64,6 +64,8 @@ struct Applying<'a> {
     changes: u32,
     /// How many pairs its range deletes have removed.
     ranged_pairs: u64,
+    /// How many stored pairs its scans have walked through.
+    scanned_pairs: u64,
     /// How many bytes of values it has written.
     value_bytes: usize,
 }
@@ -88,7 +90,11 @@ impl Draft {
     }
 }
 
-impl Applying<'_> {
+impl<'a> Applying<'a> {
+    fn new(store: &'a mut Store, index: Index) -> Self {
+        Applying { store, index, changes: 0, ranged_pairs: 0, scanned_pairs: 0, value_bytes: 0 }
+    }
+
     /// Does an op that may stand in a transaction.
     fn one(&mut self, op: &Op<'_>) -> Outcome {
         match op {

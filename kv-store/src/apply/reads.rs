@@ -1,7 +1,7 @@
 //! Reads at a place in the log.
 
 use super::Applying;
-use crate::op::OUTCOME_BYTES_MAX;
+use crate::op::{OUTCOME_BYTES_MAX, SCAN_PAIRS_MAX};
 use crate::outcome::{self, Outcome};
 
 impl Applying<'_> {
@@ -9,9 +9,19 @@ impl Applying<'_> {
         Outcome::Value(self.live(key).cloned())
     }
 
-    pub(super) fn scan(&self, from: &[u8], to: Option<&[u8]>, limit: u32) -> Outcome {
+    pub(super) fn scan(&mut self, from: &[u8], to: Option<&[u8]>, limit: u32) -> Outcome {
+        let mut stored = self.store.stored_range(from, to);
         let (mut pairs, mut bytes) = (Vec::new(), 0);
-        for (key, pair) in self.store.range(from, to).take(limit as usize) {
+        while pairs.len() < limit as usize
+            && let Some((key, pair)) = stored.next()
+        {
+            self.scanned_pairs += 1;
+            if self.scanned_pairs > SCAN_PAIRS_MAX {
+                return Outcome::TooLarge;
+            }
+            if pair.is_expired(self.store.clock_ms()) {
+                continue;
+            }
             bytes += outcome::item_bytes(key, pair);
             if bytes > OUTCOME_BYTES_MAX {
                 return Outcome::TooLarge;

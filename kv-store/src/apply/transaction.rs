@@ -27,9 +27,7 @@ impl Applying<'_> {
         for (number, op) in (0..).zip(ops) {
             let outcome = self.one(op);
             bytes += outcome.encoded_bytes();
-            // Scans that are too large would otherwise let a short transaction read without end.
-            let is_scan_too_large = matches!(op, Op::Scan { .. }) && outcome == Outcome::TooLarge;
-            if bytes > OUTCOME_BYTES_MAX || self.value_bytes > TRANSACTION_VALUE_BYTES_MAX || is_scan_too_large {
+            if bytes > OUTCOME_BYTES_MAX || self.value_bytes > TRANSACTION_VALUE_BYTES_MAX {
                 self.store.go_back(savepoint);
                 return Outcome::TooLarge;
             }

@@ -148,6 +148,19 @@ fn checksums_that_match_are_not_enough() {
     assert!(matches!(read(&mut &huge_block[..]), Err(CheckpointError::Malformed { part: p }) if p == part));
 }
 
+/// A limit of which the header says two things, under a checksum that fits.
+#[test]
+fn a_limit_is_there_or_is_zero() {
+    for (limited, limit) in [(2, 5), (2, 0), (0, 5)] {
+        let mut bytes = small();
+        bytes[72..80].copy_from_slice(&u64::to_le_bytes(limit));
+        bytes[80] = limited;
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..12]), &bytes[16..format::HEADER_BYTES]);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(read(&mut &bytes[..]), Err(CheckpointError::Malformed { part: Part::Header })));
+    }
+}
+
 /// A footer that does not fit the pairs, under a hash that fits the footer.
 #[test]
 fn the_footer_is_checked_against_the_pairs() {

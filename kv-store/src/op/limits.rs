@@ -17,6 +17,9 @@ pub const OP_KEYS_MAX: usize = 1 << 20;
 /// Most stored pairs that the range deletes of one entry remove, those of a transaction together.
 pub const DELETE_RANGE_MAX: u64 = 1 << 20;
 
+/// Most stored pairs that the scans of one entry walk through, those of a transaction together and expired ones included.
+pub const SCAN_PAIRS_MAX: u64 = 1 << 20;
+
 /// Most conditions of a transaction.
 pub const TRANSACTION_CONDITIONS_MAX: usize = 1 << 16;
 

@@ -9,8 +9,8 @@ mod limits;
 
 pub use condition::{Compare, Condition, Deadline, DeadlineCondition, Failure, PutManyCondition, Relation, Target};
 pub use limits::{
-    DELETE_RANGE_MAX, KEY_BYTES_MAX, OP_BYTES_MAX, OP_KEYS_MAX, OUTCOME_BYTES_MAX, OpError, TRANSACTION_CONDITIONS_MAX,
-    TRANSACTION_OPS_MAX, TRANSACTION_VALUE_BYTES_MAX, VALUE_BYTES_MAX,
+    DELETE_RANGE_MAX, KEY_BYTES_MAX, OP_BYTES_MAX, OP_KEYS_MAX, OUTCOME_BYTES_MAX, OpError, SCAN_PAIRS_MAX,
+    TRANSACTION_CONDITIONS_MAX, TRANSACTION_OPS_MAX, TRANSACTION_VALUE_BYTES_MAX, VALUE_BYTES_MAX,
 };
 
 use format::FORMAT_VERSION;
@@ -144,7 +144,7 @@ pub enum Op<'a> {
         key: &'a [u8],
     },
     /// Reads a range at this place in the log, as transactions need. Outcome `Pairs`, or `TooLarge` if that would be
-    /// above [`OUTCOME_BYTES_MAX`].
+    /// above [`OUTCOME_BYTES_MAX`], or if more than [`SCAN_PAIRS_MAX`] stored pairs had to be walked through.
     Scan {
         /// The first key that may be in the range.
         from: &'a [u8],

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::*;
 use crate::decimal::Decimal;
 use crate::op::{
-    Condition, DELETE_RANGE_MAX, Deadline, DeadlineCondition, OUTCOME_BYTES_MAX, PutManyCondition, VALUE_BYTES_MAX,
+    Condition, DELETE_RANGE_MAX, Deadline, DeadlineCondition, OUTCOME_BYTES_MAX, PutManyCondition, SCAN_PAIRS_MAX,
+    VALUE_BYTES_MAX,
 };
 
 const MAX: &[u8] = b"9223372036854775807";
@@ -158,7 +159,7 @@ fn a_range_is_removed_whole() {
 #[test]
 fn a_range_above_the_limit_is_not_begun() {
     let mut store = Store::new([1; 32]);
-    let mut entry = Applying { store: &mut store, index: Index::new(1), changes: 0, ranged_pairs: 0, value_bytes: 0 };
+    let mut entry = Applying::new(&mut store, Index::new(1));
     for number in 0..100u8 {
         entry.write(&[number], Draft::over(None, Bytes::new()));
     }
@@ -326,6 +327,31 @@ fn reads_answer_pairs() {
     let all = replica.run(Op::Scan { from: b"x", to: None, limit: 2 });
     assert!(all.encoded_bytes() <= OUTCOME_BYTES_MAX);
     assert_eq!(replica.run(Op::Scan { from: b"x", to: None, limit: 3 }), Outcome::TooLarge);
+}
+
+/// What has expired is walked through as well, so it counts.
+#[test]
+fn scans_of_one_entry_walk_through_so_many_pairs() {
+    let mut store = Store::new([1; 32]);
+    let mut entry = Applying::new(&mut store, Index::new(1));
+    for number in 0..100u8 {
+        let deadline_ms = (number < 50).then_some(5);
+        entry.write(&[number], Draft::over(None, Bytes::new()).with_deadline(deadline_ms));
+    }
+    entry.store.state.clock_ms = 5;
+    let count = |outcome| match outcome {
+        Outcome::Pairs(pairs) => Some(pairs.len()),
+        _ => None,
+    };
+    assert_eq!(count(entry.scan(b"", None, 10)), Some(10));
+    assert_eq!(entry.scanned_pairs, 60);
+    assert_eq!(count(entry.scan(b"", None, 0)), Some(0));
+    assert_eq!(count(entry.scan(&[90], None, 100)), Some(10));
+    assert_eq!(entry.scanned_pairs, 70);
+    entry.scanned_pairs = SCAN_PAIRS_MAX - 55;
+    assert_eq!(count(entry.scan(b"", None, 5)), Some(5));
+    assert_eq!(entry.scan(&[90], None, 1), Outcome::TooLarge);
+    assert_eq!(count(entry.scan(&[90], None, 0)), Some(0));
 }
 
 #[test]
