@@ -47,12 +47,14 @@ pub enum Mistake {
     FoundedByMajority,
     /// A checkpoint gets its name, and the log is cut for it, before it is durable.
     CheckpointNotSynced,
+    /// What expires does so by the clock of each node.
+    ExpiryByLocalClock,
 }
 
 impl Mistake {
     /// All of them.
     #[cfg(feature = "planted")]
-    pub const ALL: [Mistake; 19] = [
+    pub const ALL: [Mistake; 20] = [
         Mistake::VoteClearedOnStepDown,
         Mistake::VoteBeforeSync,
         Mistake::OldTermCommittedByCounting,
@@ -72,12 +74,15 @@ impl Mistake {
         Mistake::LeaseKeptOnTransfer,
         Mistake::FoundedByMajority,
         Mistake::CheckpointNotSynced,
+        Mistake::ExpiryByLocalClock,
     ];
 }
 
 #[cfg(feature = "planted")]
 thread_local! {
     static PLANTED: Cell<Option<Mistake>> = const { Cell::new(None) };
+    /// The wall clock of the node that does something.
+    static LOCAL_CLOCK_MS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Switches a mistake on, or all of them off, for what this thread does.
@@ -96,4 +101,26 @@ pub(crate) fn is(mistake: Mistake) -> bool {
         false
     };
     planted
+}
+
+/// A simulated node with this wall clock goes on.
+#[cfg(feature = "testing")]
+pub(crate) fn see_local_clock(_wall_clock_ms: u64) {
+    #[cfg(feature = "planted")]
+    LOCAL_CLOCK_MS.set(_wall_clock_ms);
+}
+
+/// By which time a state machine lets things expire, where the replicated clock stands at `stamp_ms`.
+pub(crate) fn stamp_ms(stamp_ms: u64) -> u64 {
+    if is(Mistake::ExpiryByLocalClock) { local_clock_ms() } else { stamp_ms }
+}
+
+#[cfg(feature = "planted")]
+fn local_clock_ms() -> u64 {
+    LOCAL_CLOCK_MS.get()
+}
+
+#[cfg(not(feature = "planted"))]
+fn local_clock_ms() -> u64 {
+    unreachable!("nothing is planted")
 }

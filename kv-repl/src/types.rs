@@ -104,6 +104,9 @@ pub mod kind {
     /// The state hash that a majority had at a mark: see [`Agreed`](crate::raft::Agreed).
     pub const AGREED: Kind = Kind(7);
 
+    /// Nothing but its stamp: a deadline of the state machine has passed, and no command came.
+    pub const CLOCK: Kind = Kind(8);
+
     /// Whether only the core makes entries of this kind, or the founder.
     pub fn is_reserved(kind: Kind) -> bool {
         matches!(kind, NOOP | FOUNDING | CONFIGURATION | AGREED)

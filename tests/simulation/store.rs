@@ -3,10 +3,15 @@
 use bytes::Bytes;
 use kv_repl::testing::linearizability::Model;
 use kv_repl::testing::sim::{Random, Request, Workload};
-use kv_store::{Condition, Deadline, Op, Outcome, Store};
+use kv_store::{
+    Compare, Condition, Deadline, DeadlineCondition, Decimal, Failure, Op, Outcome, PutManyCondition, Relation, Store,
+    Target,
+};
 
 const REGISTERS: u64 = 6;
 const COUNTERS: u64 = 2;
+const NOISE_KEYS: u64 = 40;
+const DEADLINE_MS_MAX: u64 = 25_000;
 
 /// Every value is written once.
 #[derive(Default)]
@@ -106,8 +111,36 @@ impl Workload for StoreWorkload {
         Request { object, command: op(&key(object), &input), input }
     }
 
+    /// All ops there are, on keys that nobody reads: the state hashes tell whether the replicas agree on what they do. Much of
+    /// it expires.
     fn noise(&mut self, random: &mut Random) -> Option<Bytes> {
-        op("noise", &Input::Increment(random.below(100) as i64))
+        let names = [random.below(NOISE_KEYS), random.below(NOISE_KEYS)].map(|number| format!("noise-{number}"));
+        let [key, other] = [0, 1].map(|at| names[at].as_bytes());
+        let (value, deadline_ms) = (&b"12.5"[..], random.below(DEADLINE_MS_MAX));
+        let put = |key, deadline| Op::Put { key, value, condition: Condition::Always, deadline, want_previous: false };
+        let op = match random.below(12) {
+            0..3 => put(key, Deadline::At(deadline_ms)),
+            3 => put(key, Deadline::Keep),
+            4 => Op::SetDeadline {
+                key,
+                deadline: Some(deadline_ms),
+                condition: DeadlineCondition::IfLater,
+                want_value: true,
+            },
+            5 => Op::IncrementDecimal { key, by: Decimal::new(75, 2).expect("a small one") },
+            6 => Op::SetRange { key, offset: random.below(9), value },
+            7 => Op::Copy { from: key, to: other, if_absent: false, remove_source: true },
+            8 => Op::PutMany { pairs: vec![(key, value), (other, value)], condition: PutManyCondition::IfNonePresent },
+            9 => Op::DeleteRange { from: key.min(other), to: Some(key.max(other)) },
+            10 => Op::Delete { keys: vec![key] },
+            _ => Op::Transaction {
+                conditions: vec![Compare { key, target: Target::Present, relation: Relation::Equal }],
+                then: vec![Op::Append { key, value }, Op::Increment { key: other, by: 1 }],
+                otherwise: vec![put(key, Deadline::At(deadline_ms)), Op::Scan { from: b"", to: None, limit: 2 }],
+                failure: if random.once_in(2) { Failure::Undo } else { Failure::GoOn },
+            },
+        };
+        Some(op.encode().expect("short").into())
     }
 
     fn outcome(outcome: Outcome) -> Output {

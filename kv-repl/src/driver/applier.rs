@@ -188,10 +188,21 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
                 log_bytes += entry.frame().len() as u64;
             }
             let applied = state.applied.index;
+            let (deadline_ms, stamp_ms) = (state.machine.next_deadline_ms(), state.stamp_ms());
             drop(state);
             self.log_bytes += log_bytes;
             self.shared.advance_applied(applied);
+            self.see_deadline(deadline_ms, stamp_ms);
             self.deliver(&mut effects);
+        }
+    }
+
+    /// The core's task waits for the next deadline, if there is a new one, and goes on if one entry did not do away with all
+    /// that has expired.
+    fn see_deadline(&self, deadline_ms: Option<u64>, stamp_ms: u64) {
+        let has_changed = self.shared.set_next_deadline_ms(deadline_ms);
+        if has_changed || deadline_ms.is_some_and(|deadline_ms| deadline_ms <= stamp_ms) {
+            self.tell_core(Own::Deadline);
         }
     }
 
@@ -281,8 +292,10 @@ impl<S: StateMachine, R: LogReader> Applier<S, R> {
         assert!(state.applied.index < last.index, "a state is taken only if it is ahead");
         // The old state is dropped only after the lock is free: that can take a while.
         let old = std::mem::replace(&mut *state, new);
+        let (deadline_ms, stamp_ms) = (state.machine.next_deadline_ms(), state.stamp_ms());
         drop(state);
         drop(old);
+        self.see_deadline(deadline_ms, stamp_ms);
         info!(%last, "restored the state from a received checkpoint");
         if let Some((session, nonce, last_sequence)) = mine {
             if nonce == self.nonce {

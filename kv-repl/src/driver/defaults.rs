@@ -94,6 +94,14 @@ mod store {
             Store::apply(self, index, stamp_ms, command)
         }
 
+        fn advance_clock(&mut self, stamp_ms: u64) {
+            Store::advance_clock(self, stamp_ms);
+        }
+
+        fn next_deadline_ms(&self) -> Option<u64> {
+            Store::next_deadline_ms(self)
+        }
+
         fn view(&self) -> ReadView {
             Store::view(self)
         }

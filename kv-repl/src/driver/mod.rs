@@ -8,6 +8,7 @@ mod applier;
 mod apply_queue;
 mod boot;
 mod checkpoints;
+mod clock;
 pub(crate) mod config;
 mod defaults;
 pub(crate) mod founding;

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::founding::FoundingRecord;
 use super::sessions::{Admission, Sessions};
 use super::traits::{CheckpointMeta, StateMachine};
+use crate::planted;
 use crate::raft::Agreed;
 use crate::types::{Configuration, Entry, EntryId, Index, NodeId, kind};
 
@@ -82,10 +83,14 @@ impl<S: StateMachine> Replicated<S> {
         assert_eq!(entry.index(), self.applied.index.next(), "entries are applied in order");
         self.applied = entry.id();
         self.stamp_ms = self.stamp_ms.max(entry.stamp_ms());
+        let stamp_ms = planted::stamp_ms(self.stamp_ms);
+        if entry.kind() != kind::COMMAND {
+            self.machine.advance_clock(stamp_ms);
+        }
         let mut payload = entry.payload();
         match entry.kind() {
             kind::COMMAND => self.admit(&mut payload, |state, session, sequence, command| {
-                let outcome = state.machine.apply(entry.index(), state.stamp_ms, command);
+                let outcome = state.machine.apply(entry.index(), stamp_ms, command);
                 Effect::Outcome { session, sequence, outcome }
             }),
             kind::MARK if payload.is_empty() => Effect::Mark { waiting: None },

@@ -20,10 +20,15 @@ const MARKS_KEPT: usize = 8;
 /// Hashes kept for comparison: those of all marks that a leader may still compare.
 const HASHES_KEPT: usize = 2 * crate::raft::MARKS_MAX;
 
+/// The deadline of a state in which nothing expires.
+const NEVER: u64 = u64::MAX;
+
 pub(crate) struct Shared<S: StateMachine> {
     /// The replicated state: written by the applier, read by everybody.
     pub(crate) state: RwLock<Replicated<S>>,
     applied: AtomicU64,
+    /// When something in it expires next; `NEVER` if nothing does.
+    next_deadline_ms: AtomicU64,
     waiting_reads: Mutex<Vec<(Index, oneshot::Sender<Index>)>>,
     pending: Mutex<PendingWrites<S::Outcome>>,
     /// The core waits for answers, to have room for more commands.
@@ -112,9 +117,11 @@ struct PendingWrites<O> {
 impl<S: StateMachine> Shared<S> {
     pub(crate) fn new(state: Replicated<S>) -> Shared<S> {
         let applied = AtomicU64::new(state.applied.index.get());
+        let next_deadline_ms = AtomicU64::new(state.machine.next_deadline_ms().unwrap_or(NEVER));
         Shared {
             state: RwLock::new(state),
             applied,
+            next_deadline_ms,
             waiting_reads: Mutex::new(Vec::new()),
             pending: Mutex::new(PendingWrites { batches: VecDeque::new(), next: 1 }),
             is_awaited: AtomicBool::new(false),
@@ -145,6 +152,17 @@ impl<S: StateMachine> Shared<S> {
             *core = now;
             has_changed
         });
+    }
+
+    /// When something in the state expires next.
+    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
+        Some(self.next_deadline_ms.load(Ordering::Acquire)).filter(|deadline_ms| *deadline_ms != NEVER)
+    }
+
+    /// That is `deadline_ms` now. True if it was something else.
+    pub(crate) fn set_next_deadline_ms(&self, deadline_ms: Option<u64>) -> bool {
+        let deadline_ms = deadline_ms.unwrap_or(NEVER);
+        self.next_deadline_ms.swap(deadline_ms, Ordering::AcqRel) != deadline_ms
     }
 
     pub(crate) fn applied(&self) -> Index {

@@ -20,6 +20,7 @@ use super::applier::{Applier, write_checkpoint};
 use super::apply_queue::ApplyQueue;
 use super::boot::{Boot, Booted, boot};
 use super::checkpoints::Checkpoints;
+use super::clock::Clock;
 use super::config::{ReplicaConfig, StartError};
 use super::founding::{Founding, FoundingRecord, store_record};
 use super::host::Host;
@@ -196,6 +197,7 @@ impl<S: StateMachine> SimNode<S> {
             marks: Marks::new(config.compare_interval),
             origin: Origin::new(config.id, nonce),
             reads: Reads::default(),
+            clock: Clock::default(),
             host: host.clone(),
         };
         Ok(Box::new(SimNode {

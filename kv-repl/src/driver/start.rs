@@ -20,6 +20,7 @@ use super::applier::Applier;
 use super::apply_queue::ApplyQueue;
 use super::boot::{self, Boot, Booted, configurations_after, last_stamp_ms};
 use super::checkpoints::Checkpoints;
+use super::clock::Clock;
 use super::config::{ReplicaConfig, StartError};
 use super::founding::{Founding, FoundingRecord, store_record};
 use super::host::{Host, RealHost, monotonic};
@@ -293,6 +294,7 @@ impl<S: StateMachine, L: Log, T: Transport> Node<S, L, T> {
             marks: Marks::new(self.config.compare_interval),
             origin: Origin::new(self.node.me.id, nonce),
             reads: Reads::default(),
+            clock: Clock::default(),
             host,
         };
         Ok((task, log_thread.into_iter().chain([apply_thread, snapshot_thread]).collect()))

@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 
 use super::applier::ApplyTask;
 use super::apply_queue::ApplyQueue;
+use super::clock::Clock;
 use super::host::{Host, monotonic};
 use super::log_writer::{LogQueue, LogTask};
 use super::marks::Marks;
@@ -80,6 +81,8 @@ pub(crate) enum Own {
     Resend,
     /// Commands of this process have been answered, for which the task waited.
     Answered,
+    /// The state machine has another next deadline, or has let only some of what has expired go.
+    Deadline,
     /// The log up to here is no longer needed.
     Checkpointed(EntryId),
     /// A follower needs a checkpoint that reaches over this entry, and there is none.
@@ -136,6 +139,7 @@ pub(crate) struct Task<S: StateMachine, R: LogReader> {
     pub(crate) marks: Marks,
     pub(crate) origin: Origin,
     pub(crate) reads: Reads,
+    pub(crate) clock: Clock,
     pub(crate) host: Arc<dyn Host>,
 }
 
@@ -232,7 +236,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let is_leader = self.raft.role() == Role::Leader;
         let mark = self.marks.deadline(self.raft.last().index).filter(|_| is_leader);
-        let all = [self.raft.poll_timeout(), self.origin.deadline(), self.reads.deadline(), mark];
+        let clock = self.clock.deadline();
+        let all = [self.raft.poll_timeout(), self.origin.deadline(), self.reads.deadline(), mark, clock];
         all.into_iter().flatten().min()
     }
 
@@ -260,8 +265,8 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
                 self.shared.answers_lost();
             }
             Own::Resend => self.origin.gap_seen(now),
-            // The turn looks how many.
-            Own::Answered => {}
+            // The turn looks how many, and when.
+            Own::Answered | Own::Deadline => {}
             Own::Checkpointed(upto) if self.covered.back() == Some(&upto) => {}
             Own::Checkpointed(upto) => self.covered.push_back(upto),
             Own::CheckpointWanted { needed } => self.fail_unless(self.apply.push(ApplyTask::Checkpoint { needed })),
@@ -318,6 +323,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
     fn finish_turn(&mut self, now: Duration) {
         self.pump_writes(now);
         self.mark_if_due(now);
+        self.tick(now);
         self.pump_reads(now);
         while let Some(output) = self.raft.poll_output() {
             self.carry_out(now, output);
@@ -414,10 +420,7 @@ impl<S: StateMachine, R: LogReader> Task<S, R> {
         if self.reads.is_waiting()
             && let Some(index) = self.raft.lease_read(now)
         {
-            for reader in self.reads.take_waiting() {
-                // It may have given up.
-                let _ = reader.send(index);
-            }
+            self.shared.answer_when_applied(index, self.reads.take_waiting());
         } else if let Some(token) = self.reads.ask(now, self.raft.leader().is_some()) {
             self.raft.read(now, token);
         }

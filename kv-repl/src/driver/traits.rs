@@ -32,6 +32,16 @@ pub trait StateMachine: Sized + Send + Sync + 'static {
     /// Executes a command. `index` is its entry's position, `stamp_ms` the replicated clock.
     fn apply(&mut self, index: Index, stamp_ms: u64, command: &Bytes) -> Self::Outcome;
 
+    /// The replicated clock has come to `stamp_ms` with an entry that holds no command. For a state machine in which
+    /// something expires; by default nothing happens.
+    fn advance_clock(&mut self, _stamp_ms: u64) {}
+
+    /// When something expires next: if no command comes until then, the leader appends an entry that only advances the
+    /// clock. What has expired already and is not dealt with yet counts too. By default nothing ever expires.
+    fn next_deadline_ms(&self) -> Option<u64> {
+        None
+    }
+
     /// The state as it is now.
     fn view(&self) -> Self::View;
 

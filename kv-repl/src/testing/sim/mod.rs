@@ -51,6 +51,7 @@ pub use self::workload::{Request, Workload};
 use crate::driver::peers::PeerEvent;
 use crate::driver::simulated::SimNode;
 use crate::driver::threads::message_of;
+use crate::planted;
 use crate::raft::{Options, Raft, Role};
 use crate::types::{Index, Member, NodeId, Term};
 
@@ -350,7 +351,9 @@ impl<W: Workload> Simulation<W> {
         let now = self.now;
         let machine = &mut self.machines[node];
         let local_now = machine.clock.local(now);
-        machine.host.clock_ms.store(now.as_millis() as u64 + machine.clock_ahead_ms, Ordering::Relaxed);
+        let wall_clock_ms = now.as_millis() as u64 + machine.clock_ahead_ms;
+        machine.host.clock_ms.store(wall_clock_ms, Ordering::Relaxed);
+        planted::see_local_clock(wall_clock_ms);
         let Some(running) = &mut machine.node else { return };
         loop {
             if let ControlFlow::Break(reason) = running.turn(local_now) {
