@@ -259,16 +259,16 @@ impl DigestSource for ReadView {
             return Ok(None);
         }
         let middle = self.rank(&range.from) + count / 2;
-        Ok(self.nth(middle).map(|(key, _)| key.clone()))
+        Ok(self.nth(middle).map(|(key, _)| Bytes::copy_from_slice(key)))
     }
 
     fn pairs_of(&mut self, range: &KeyRange) -> Result<Vec<PairSummary>, Infallible> {
         let pairs = self.stored_range(&range.from, range.to.as_deref()).take(PAIRS_COUNT_MAX);
         Ok(pairs
             .map(|(key, pair)| PairSummary {
-                key: key.clone(),
+                key: Bytes::copy_from_slice(key),
                 version: pair.version,
-                contribution: self.secret.contribution(key, pair),
+                contribution: self.secret().contribution(key, &pair),
             })
             .collect())
     }

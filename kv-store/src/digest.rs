@@ -31,7 +31,7 @@ use std::ops::{Add, AddAssign, Sub, SubAssign};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::pair::Pair;
+use crate::pair::PairRef;
 
 /// Sets the published hash apart from every other use of SHA-256.
 const STATE_HASH_DOMAIN: &[u8] = b"kv-store state hash, version 2\0";
@@ -53,7 +53,7 @@ impl Secret {
     }
 
     /// What `pair` under `key` adds to the sum.
-    pub(crate) fn contribution(&self, key: &[u8], pair: &Pair) -> Sum {
+    pub(crate) fn contribution(&self, key: &[u8], pair: &PairRef<'_>) -> Sum {
         let mut prefix = [0; PREFIX_BYTES];
         prefix[..32].copy_from_slice(&self.0);
         prefix[32..40].copy_from_slice(&pair.created.get().to_le_bytes());
@@ -62,7 +62,7 @@ impl Secret {
         prefix[52..60].copy_from_slice(&pair.deadline_ms.unwrap_or(0).to_le_bytes());
         prefix[60..64].copy_from_slice(&(key.len() as u32).to_le_bytes());
         prefix[64..68].copy_from_slice(&(pair.value.len() as u32).to_le_bytes());
-        let hash = Sha256::new().chain_update(prefix).chain_update(key).chain_update(&pair.value).finalize();
+        let hash = Sha256::new().chain_update(prefix).chain_update(key).chain_update(pair.value).finalize();
         Sum::from_bytes(hash.into())
     }
 }
@@ -201,14 +201,13 @@ impl std::iter::Sum for RangeDigest {
 mod tests {
     use super::*;
     use crate::pair::Version;
-    use bytes::Bytes;
     use kv_wal::Index;
     use proptest::prelude::*;
 
-    fn pair(value: &'static [u8]) -> Pair {
+    fn pair(value: &'static [u8]) -> PairRef<'static> {
         let version = Version { index: Index::new(0x0102_0304_0506_0708), op: 0x090a_0b0c };
         let created = Index::new(0x1112_1314_1516_1718);
-        Pair { value: Bytes::from_static(value), version, created, deadline_ms: Some(0x2122_2324_2526_2728) }
+        PairRef::new(value, version, created, Some(0x2122_2324_2526_2728))
     }
 
     /// The picture above, byte by byte. If this fails, replicas of different builds disagree.
@@ -226,7 +225,8 @@ mod tests {
         assert_eq!(Secret::new([7; 32]).contribution(b"key", &pair(b"value")), expected);
         assert_ne!(Secret::new([7; 32]).contribution(b"keyv", &pair(b"alue")), expected);
         assert_ne!(Secret::new([8; 32]).contribution(b"key", &pair(b"value")), expected);
-        let for_ever = Pair { deadline_ms: None, ..pair(b"value") };
+        let mut for_ever = pair(b"value");
+        for_ever.deadline_ms = None;
         assert_ne!(Secret::new([7; 32]).contribution(b"key", &for_ever), expected);
     }
 

@@ -5,29 +5,35 @@
 //! transaction needs. It tells nothing that the pairs do not: it is in no hash and no checkpoint, and is built again
 //! from the pairs when a checkpoint is read.
 
-use bytes::Bytes;
 use kv_wal::Index;
 
-use crate::digest::Sum;
-use crate::pair::{Pair, Version};
-use crate::tree::{Builder, Stored, Tree};
+use crate::pair::{PairRef, Version};
+use crate::tree::{Builder, Tree};
 
 const DEADLINE_BYTES: usize = size_of::<u64>();
 
+/// The set needs no more than keys.
+const NOTHING: PairRef<'_> = PairRef::new(b"", Version { index: Index::ZERO, op: 0 }, Index::ZERO, None);
+
 /// The deadlines of all pairs that have one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Expiry {
     deadlines: Tree,
 }
 
 impl Expiry {
+    /// Of no pairs.
+    pub(crate) fn new() -> Self {
+        Expiry { deadlines: Tree::new(None) }
+    }
+
     /// The deadlines of the pairs in `tree`.
     pub(crate) fn of(tree: &Tree) -> Self {
-        let with_deadline = |(key, pair): (&Bytes, &Pair)| Some(entry(pair.deadline_ms?, key));
+        let with_deadline = |(key, pair): (&[u8], PairRef<'_>)| Some(entry(pair.deadline_ms?, key));
         let mut entries: Vec<_> = tree.range(b"", None).filter_map(with_deadline).collect();
         entries.sort_unstable();
-        let mut builder = Builder::default();
-        entries.into_iter().for_each(|entry| builder.push(entry.into(), nothing()));
+        let mut builder = Builder::new(None);
+        entries.iter().for_each(|entry| builder.push(entry, &NOTHING));
         Expiry { deadlines: builder.finish() }
     }
 
@@ -41,7 +47,7 @@ impl Expiry {
             assert!(removed.is_some(), "every deadline of a pair is in the set");
         }
         if let Some(deadline_ms) = after {
-            self.deadlines.insert(&entry(deadline_ms, key), nothing());
+            self.deadlines.insert(&entry(deadline_ms, key), NOTHING);
         }
     }
 
@@ -57,18 +63,12 @@ fn entry(deadline_ms: u64, key: &[u8]) -> Vec<u8> {
     [&deadline_ms.to_be_bytes(), key].concat()
 }
 
-/// The set needs no more than keys.
-fn nothing() -> Stored {
-    let pair = Pair { value: Bytes::new(), version: Version::default(), created: Index::ZERO, deadline_ms: None };
-    Stored { pair, contribution: Sum::ZERO }
-}
-
 #[cfg(test)]
 impl Expiry {
     /// Panics unless the set is that of the pairs in `tree`.
     pub(crate) fn check(&self, tree: &Tree) {
         self.deadlines.invariants();
-        let keys = |expiry: &Expiry| expiry.deadlines.range(b"", None).map(|(key, _)| key.clone()).collect::<Vec<_>>();
+        let keys = |expiry: &Expiry| expiry.deadlines.range(b"", None).map(|(key, _)| key.to_vec()).collect::<Vec<_>>();
         assert_eq!(keys(self), keys(&Expiry::of(tree)));
     }
 }

@@ -25,7 +25,7 @@ pub use op::{
     TRANSACTION_CONDITIONS_MAX, TRANSACTION_OPS_MAX, TRANSACTION_VALUE_BYTES_MAX, Target, VALUE_BYTES_MAX,
 };
 pub use outcome::{Outcome, OutcomeError};
-pub use pair::{Pair, Version};
+pub use pair::{Pair, PairRef, Version};
 pub use read_view::{LiveRange, PAIR_OVERHEAD_BYTES, ReadView};
 pub use store::{EXPIRED_REMOVED_MAX, Store};
 pub use tree::Range;

@@ -2,10 +2,8 @@
 
 use std::iter::FusedIterator;
 
-use bytes::Bytes;
-
 use crate::digest::{RangeDigest, Secret, state_hash};
-use crate::pair::Pair;
+use crate::pair::PairRef;
 use crate::tree::{Range, Tree};
 
 /// What a stored pair costs beside the bytes of its key and value, as [`ReadView::memory_bytes`] counts. A convention
@@ -25,14 +23,13 @@ pub const PAIR_OVERHEAD_BYTES: u64 = 64;
 #[derive(Clone, Debug)]
 pub struct ReadView {
     pub(crate) tree: Tree,
-    pub(crate) secret: Secret,
     pub(crate) clock_ms: u64,
     pub(crate) memory_limit_bytes: Option<u64>,
 }
 
 impl ReadView {
     /// The pair of `key`, unless it has expired.
-    pub fn get(&self, key: &[u8]) -> Option<&Pair> {
+    pub fn get(&self, key: &[u8]) -> Option<PairRef<'_>> {
         self.tree.get(key).filter(|pair| !pair.is_expired(self.clock_ms))
     }
 
@@ -82,9 +79,9 @@ impl ReadView {
     /// let op = Op::PutMany { pairs, condition: PutManyCondition::Always };
     /// store.apply(Index::new(1), 0, &op.encode().unwrap());
     ///
-    /// let keys: Vec<_> = store.range(b"aa", Some(b"c")).map(|(key, _)| key.clone()).collect();
-    /// assert_eq!(keys, ["b"]);
-    /// assert_eq!(store.range(b"a", None).next_back().unwrap().0, "c");
+    /// let keys: Vec<_> = store.range(b"aa", Some(b"c")).map(|(key, _)| key).collect();
+    /// assert_eq!(keys, [b"b"]);
+    /// assert_eq!(store.range(b"a", None).next_back().unwrap().0, b"c");
     /// ```
     pub fn range(&self, from: &[u8], to: Option<&[u8]>) -> LiveRange<'_> {
         LiveRange { stored: self.stored_range(from, to), clock_ms: self.clock_ms }
@@ -101,13 +98,13 @@ impl ReadView {
     }
 
     /// The stored pair with `rank` pairs before it, in O(log n).
-    pub fn nth(&self, rank: u64) -> Option<(&Bytes, &Pair)> {
+    pub fn nth(&self, rank: u64) -> Option<(&[u8], PairRef<'_>)> {
         self.tree.nth(rank)
     }
 
     /// How many stored pairs have a key before `key`, in O(log n).
     pub fn rank(&self, key: &[u8]) -> u64 {
-        self.tree.before(key).count
+        self.tree.rank(key)
     }
 
     /// Count, bytes and sum of what is stored in a range, in O(log n). The sum depends on the secret of the store.
@@ -130,9 +127,14 @@ impl ReadView {
     /// Computes count, bytes and sum again from every stored byte, sharing nothing with the sums that the tree keeps:
     /// what it gives differs from `range_digest(b"", None)` if memory was damaged or the tree has a bug. O(bytes).
     pub fn audit(&self) -> RangeDigest {
-        self.stored()
-            .map(|(key, pair)| RangeDigest::of_one(key.len(), pair.value.len(), self.secret.contribution(key, pair)))
-            .sum()
+        let of_one = |(key, pair): (&[u8], PairRef<'_>)| {
+            RangeDigest::of_one(key.len(), pair.value.len(), self.secret().contribution(key, &pair))
+        };
+        self.stored().map(of_one).sum()
+    }
+
+    pub(crate) fn secret(&self) -> &Secret {
+        self.tree.secret().expect("a store has a secret")
     }
 }
 
@@ -144,7 +146,7 @@ pub struct LiveRange<'a> {
 }
 
 impl<'a> Iterator for LiveRange<'a> {
-    type Item = (&'a Bytes, &'a Pair);
+    type Item = (&'a [u8], PairRef<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         self.stored.find(|(_, pair)| !pair.is_expired(self.clock_ms))
@@ -164,7 +166,7 @@ impl DoubleEndedIterator for LiveRange<'_> {
 impl FusedIterator for LiveRange<'_> {}
 
 impl<'a> IntoIterator for &'a ReadView {
-    type Item = (&'a Bytes, &'a Pair);
+    type Item = (&'a [u8], PairRef<'a>);
     type IntoIter = LiveRange<'a>;
 
     fn into_iter(self) -> LiveRange<'a> {

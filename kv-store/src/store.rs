@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use crate::digest::Secret;
 use crate::expiry::Expiry;
-use crate::pair::Pair;
+use crate::pair::{Pair, PairRef};
 use crate::read_view::ReadView;
-use crate::tree::{Stored, Tree};
+use crate::tree::Tree;
 
 /// Most expired pairs that one entry removes, so that no entry takes long because many pairs expire at once.
 pub const EXPIRED_REMOVED_MAX: usize = 64;
@@ -34,7 +34,7 @@ pub const EXPIRED_REMOVED_MAX: usize = 64;
 /// let view = store.view();
 /// store.advance_clock(1_500);
 /// assert!(store.get(b"k").is_none());
-/// assert_eq!(view.get(b"k").unwrap().value, "v");
+/// assert_eq!(view.get(b"k").unwrap().value, b"v");
 /// ```
 #[derive(Debug)]
 pub struct Store {
@@ -53,7 +53,7 @@ impl Store {
     /// choose keys and values must not know it.
     pub fn new(secret: [u8; 32]) -> Self {
         let secret = Secret::new(secret);
-        Store::of_state(ReadView { tree: Tree::default(), secret, clock_ms: 0, memory_limit_bytes: None })
+        Store::of_state(ReadView { tree: Tree::new(Some(secret)), clock_ms: 0, memory_limit_bytes: None })
     }
 
     pub(crate) fn of_state(state: ReadView) -> Self {
@@ -94,24 +94,22 @@ impl Store {
     }
 
     /// Sets the pair of `key`, and keeps sum and deadlines current.
-    pub(crate) fn insert(&mut self, key: &[u8], pair: Pair) {
-        let contribution = self.state.secret.contribution(key, &pair);
-        let after = pair.deadline_ms;
-        let replaced = self.state.tree.insert(key, Stored { pair, contribution });
-        self.expiry.change(key, replaced.and_then(|stored| stored.pair.deadline_ms), after);
+    pub(crate) fn insert(&mut self, key: &[u8], pair: PairRef<'_>) {
+        let before = self.state.tree.insert(key, pair).and_then(|replaced| replaced.deadline_ms);
+        self.expiry.change(key, before, pair.deadline_ms);
     }
 
     /// Removes the pair of `key`, whether it has expired or not, and gives it.
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Pair> {
-        let removed = self.state.tree.remove(key)?.pair;
+        let removed = self.state.tree.remove(key)?;
         self.expiry.change(key, removed.deadline_ms, None);
         Some(removed)
     }
 
     /// Removes all pairs; the clock and the limit stay.
     pub(crate) fn clear(&mut self) {
-        self.state.tree = Tree::default();
-        self.expiry = Expiry::default();
+        self.state.tree = Tree::new(self.state.tree.secret().cloned());
+        self.expiry = Expiry::new();
     }
 
     /// The store as it is now, in O(1). What changes while it is held is copied first.

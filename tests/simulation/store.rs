@@ -156,7 +156,7 @@ impl Workload for StoreWorkload {
     }
 
     fn look(store: &Store, object: u64, _read: &Input) -> Output {
-        let found = store.view().get(key(object).as_bytes()).map(|pair| pair.value.clone());
+        let found = store.view().get(key(object).as_bytes()).map(|pair| pair.value_bytes());
         Output::Value(found)
     }
 

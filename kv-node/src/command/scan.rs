@@ -138,11 +138,11 @@ impl Step {
         let mut bytes = 0;
         for (visited_count, (key, _)) in view.range(&self.from, None).enumerate() {
             if visited_count == self.count || bytes >= REPLY_BYTES_MAX {
-                return (keys, Some(key.clone()));
+                return (keys, Some(Bytes::copy_from_slice(key)));
             }
             if self.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key)) {
                 bytes += key.len();
-                keys.push(key.clone());
+                keys.push(Bytes::copy_from_slice(key));
             }
         }
         (keys, None)

@@ -108,13 +108,13 @@ pub(super) const COMMANDS: &[Command] = &[
 
 fn get(_: &mut Client, request: &[Bytes]) -> Result<Action, CommandError> {
     let key = request[1].clone();
-    Ok(Action::read(1, move |view| value_or_null(view.get(&key).map(|pair| pair.value.clone()))))
+    Ok(Action::read(1, move |view| value_or_null(view.get(&key).map(|pair| pair.value_bytes()))))
 }
 
 fn mget(_: &mut Client, request: &[Bytes]) -> Result<Action, CommandError> {
     let keys = request[1..].to_vec();
     Ok(Action::read(keys.len(), move |view| {
-        Frame::Array(keys.iter().map(|key| value_or_null(view.get(key).map(|pair| pair.value.clone()))).collect())
+        Frame::Array(keys.iter().map(|key| value_or_null(view.get(key).map(|pair| pair.value_bytes()))).collect())
     }))
 }
 

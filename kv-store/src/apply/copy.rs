@@ -22,7 +22,7 @@ impl Applying<'_> {
         if from == to {
             return Outcome::Done;
         }
-        let draft = Draft::over(target, source.value.clone()).with_deadline(source.deadline_ms);
+        let draft = Draft::over(target, source.value.to_vec()).with_deadline(source.deadline_ms);
         // The source makes room for the target, so a rename to a key that is not longer always fits.
         let freed = if remove_source { self.stored_bytes(from) } else { 0 };
         if !self.has_memory_for(to, draft.value.len(), freed) {

@@ -27,13 +27,13 @@ impl Applying<'_> {
         let present = self.live(key);
         let done = present.is_some_and(|pair| holds(condition, pair.deadline_ms, deadline));
         let outcome = match (want_value, done) {
-            (true, done) => Outcome::Previous { value: present.map(|pair| pair.value.clone()), done },
+            (true, done) => Outcome::Previous { value: present.map(|pair| pair.value_bytes()), done },
             (false, true) => Outcome::Done,
             (false, false) => Outcome::NotDone,
         };
         match present.filter(|_| done) {
             Some(pair) => {
-                let draft = Draft::over(present, pair.value.clone()).with_deadline(deadline);
+                let draft = Draft::over(present, pair.value.to_vec()).with_deadline(deadline);
                 self.write_and(key, draft, outcome)
             }
             None => outcome,

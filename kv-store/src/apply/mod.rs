@@ -25,12 +25,13 @@ mod reads;
 mod remove;
 mod transaction;
 
-use bytes::Bytes;
+use std::borrow::Cow;
+
 use kv_wal::Index;
 
 use crate::op::Op;
 use crate::outcome::Outcome;
-use crate::pair::{Pair, Version};
+use crate::pair::{Pair, PairRef, Version};
 use crate::store::Store;
 
 impl Store {
@@ -71,18 +72,18 @@ struct Applying<'a> {
 }
 
 /// What is to be written under a key.
-struct Draft {
-    value: Bytes,
+struct Draft<'a> {
+    value: Cow<'a, [u8]>,
     deadline_ms: Option<u64>,
     /// The creation index of the pair that is there; `None` if the key is absent.
     created: Option<Index>,
 }
 
-impl Draft {
+impl<'a> Draft<'a> {
     /// A value for a key that has the pair `present`, whose deadline stays.
-    fn over(present: Option<&Pair>, value: Bytes) -> Self {
+    fn over(present: Option<PairRef<'_>>, value: impl Into<Cow<'a, [u8]>>) -> Self {
         let deadline_ms = present.and_then(|pair| pair.deadline_ms);
-        Draft { value, deadline_ms, created: present.map(|pair| pair.created) }
+        Draft { value: value.into(), deadline_ms, created: present.map(|pair| pair.created) }
     }
 
     fn with_deadline(self, deadline_ms: Option<u64>) -> Self {
@@ -122,12 +123,12 @@ impl<'a> Applying<'a> {
     }
 
     /// The pair of `key`, unless it has expired.
-    fn live(&self, key: &[u8]) -> Option<&Pair> {
+    fn live(&self, key: &[u8]) -> Option<PairRef<'_>> {
         self.store.state.get(key)
     }
 
     /// Writes `key` and answers `outcome`, unless memory is short.
-    fn write_and(&mut self, key: &[u8], draft: Draft, outcome: Outcome) -> Outcome {
+    fn write_and(&mut self, key: &[u8], draft: Draft<'_>, outcome: Outcome) -> Outcome {
         if !self.has_passed(draft.deadline_ms) && !self.has_memory_for(key, draft.value.len(), 0) {
             return Outcome::OutOfMemory;
         }
@@ -136,7 +137,7 @@ impl<'a> Applying<'a> {
     }
 
     /// Writes `key`, for which there is memory. If the deadline has passed, what is left is that the key is absent.
-    fn write(&mut self, key: &[u8], draft: Draft) {
+    fn write(&mut self, key: &[u8], draft: Draft<'_>) {
         let version = Version { index: self.index, op: self.changes };
         self.changes += 1;
         if self.has_passed(draft.deadline_ms) {
@@ -145,7 +146,7 @@ impl<'a> Applying<'a> {
         }
         let Draft { value, deadline_ms, created } = draft;
         self.value_bytes += value.len();
-        self.store.insert(key, Pair { value, version, created: created.unwrap_or(self.index), deadline_ms });
+        self.store.insert(key, PairRef::new(&value, version, created.unwrap_or(self.index), deadline_ms));
     }
 
     fn has_passed(&self, deadline_ms: Option<u64>) -> bool {

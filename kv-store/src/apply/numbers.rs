@@ -1,7 +1,5 @@
 //! Numbers, which are stored as their decimal text.
 
-use bytes::Bytes;
-
 use super::{Applying, Draft};
 use crate::decimal::{Decimal, DecimalError};
 use crate::outcome::Outcome;
@@ -12,23 +10,23 @@ const INTEGER_BYTES_MAX: usize = 20;
 impl Applying<'_> {
     pub(super) fn increment(&mut self, key: &[u8], by: i64) -> Outcome {
         let present = self.live(key);
-        let Some(number) = present.map_or(Some(0), |pair| parse_integer(&pair.value)) else {
+        let Some(number) = present.map_or(Some(0), |pair| parse_integer(pair.value)) else {
             return Outcome::NotAnInteger;
         };
         let Some(number) = number.checked_add(by) else { return Outcome::Overflow };
-        let draft = Draft::over(present, Bytes::from(number.to_string()));
+        let draft = Draft::over(present, number.to_string().into_bytes());
         self.write_and(key, draft, Outcome::Integer(number))
     }
 
     pub(super) fn increment_decimal(&mut self, key: &[u8], by: Decimal) -> Outcome {
         let present = self.live(key);
-        let number = match present.map_or(Ok(Decimal::default()), |pair| Decimal::parse(&pair.value)) {
+        let number = match present.map_or(Ok(Decimal::default()), |pair| Decimal::parse(pair.value)) {
             Ok(number) => number,
             Err(DecimalError::NotANumber) => return Outcome::NotANumber,
             Err(DecimalError::OutOfRange) => return Outcome::Overflow,
         };
         let Some(number) = number.checked_add(by) else { return Outcome::Overflow };
-        let draft = Draft::over(present, Bytes::from(number.to_string()));
+        let draft = Draft::over(present, number.to_string().into_bytes());
         self.write_and(key, draft, Outcome::Decimal(number))
     }
 }

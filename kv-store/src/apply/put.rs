@@ -10,12 +10,10 @@
 //! | `IfValue` | no | if the value is this one |
 //! | `IfVersion` | if it is 0.0 | if the version is this one |
 
-use bytes::Bytes;
-
 use super::{Applying, Draft, memory};
 use crate::op::{Condition, Deadline, PutManyCondition};
 use crate::outcome::Outcome;
-use crate::pair::{Pair, Version};
+use crate::pair::{PairRef, Version};
 
 impl Applying<'_> {
     pub(super) fn put(
@@ -28,7 +26,7 @@ impl Applying<'_> {
     ) -> Outcome {
         let present = self.live(key);
         let done = holds(condition, present);
-        let previous = present.filter(|_| want_previous).map(|pair| pair.value.clone());
+        let previous = present.filter(|_| want_previous).map(|pair| pair.value_bytes());
         let outcome = match (want_previous, done) {
             (true, done) => Outcome::Previous { value: previous, done },
             (false, true) => Outcome::Done,
@@ -37,7 +35,7 @@ impl Applying<'_> {
         if !done {
             return outcome;
         }
-        let draft = Draft::over(present, Bytes::copy_from_slice(value));
+        let draft = Draft::over(present, value);
         let draft = match deadline {
             Deadline::None => draft.with_deadline(None),
             Deadline::Keep => draft,
@@ -75,14 +73,14 @@ impl Applying<'_> {
 
     fn write_all(&mut self, pairs: &[(&[u8], &[u8])]) {
         for (key, value) in pairs {
-            let draft = Draft::over(self.live(key), Bytes::copy_from_slice(value));
+            let draft = Draft::over(self.live(key), *value);
             self.write(key, draft.with_deadline(None));
         }
     }
 }
 
 /// The table above.
-fn holds(condition: Condition<'_>, present: Option<&Pair>) -> bool {
+fn holds(condition: Condition<'_>, present: Option<PairRef<'_>>) -> bool {
     match condition {
         Condition::Always => true,
         Condition::IfAbsent => present.is_none(),
@@ -100,12 +98,7 @@ mod tests {
     #[test]
     fn every_condition_on_every_pair() {
         let version = |index| Version { index: Index::new(index), op: 0 };
-        let pair = |value: &'static [u8], index| Pair {
-            value: Bytes::from_static(value),
-            version: version(index),
-            created: Index::new(1),
-            deadline_ms: None,
-        };
+        let pair = |value: &'static [u8], index| PairRef::new(value, version(index), Index::new(1), None);
         let found = [None, Some(pair(b"v", 7)), Some(pair(b"v", 8)), Some(pair(b"w", 7)), Some(pair(b"w", 8))];
         // One column for each of `found`.
         let table = [
@@ -118,7 +111,7 @@ mod tests {
             (Condition::IfVersion(version(0)), [true, false, false, false, false]),
         ];
         for (condition, expected) in table {
-            let held = found.each_ref().map(|pair| holds(condition, pair.as_ref()));
+            let held = found.map(|pair| holds(condition, pair));
             assert_eq!(held, expected, "{condition:?}");
         }
     }

@@ -1,12 +1,14 @@
 //! Reads at a place in the log.
 
+use bytes::Bytes;
+
 use super::Applying;
 use crate::op::{OUTCOME_BYTES_MAX, SCAN_PAIRS_MAX};
 use crate::outcome::{self, Outcome};
 
 impl Applying<'_> {
     pub(super) fn get(&self, key: &[u8]) -> Outcome {
-        Outcome::Value(self.live(key).cloned())
+        Outcome::Value(self.live(key).map(|pair| pair.to_pair()))
     }
 
     pub(super) fn scan(&mut self, from: &[u8], to: Option<&[u8]>, limit: u32) -> Outcome {
@@ -22,11 +24,11 @@ impl Applying<'_> {
             if pair.is_expired(self.store.clock_ms()) {
                 continue;
             }
-            bytes += outcome::item_bytes(key, pair);
+            bytes += outcome::item_bytes(key, &pair);
             if bytes > OUTCOME_BYTES_MAX {
                 return Outcome::TooLarge;
             }
-            pairs.push((key.clone(), pair.clone()));
+            pairs.push((Bytes::copy_from_slice(key), pair.to_pair()));
         }
         Outcome::Pairs(pairs)
     }

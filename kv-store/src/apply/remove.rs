@@ -1,7 +1,5 @@
 //! Removal of keys, of ranges, and of everything.
 
-use bytes::Bytes;
-
 use super::Applying;
 use crate::op::DELETE_RANGE_MAX;
 use crate::outcome::Outcome;
@@ -24,7 +22,7 @@ impl Applying<'_> {
             return Outcome::TooLarge;
         }
         self.ranged_pairs += stored;
-        let keys: Vec<Bytes> = self.store.stored_range(from, to).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Vec<u8>> = self.store.stored_range(from, to).map(|(key, _)| key.to_vec()).collect();
         let removed = keys.iter().filter(|key| self.remove(key).is_some()).count();
         Outcome::Count(removed as u64)
     }

@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use super::Applying;
 use crate::op::{Compare, Failure, OUTCOME_BYTES_MAX, Op, Relation, TRANSACTION_VALUE_BYTES_MAX, Target};
 use crate::outcome::Outcome;
-use crate::pair::Pair;
+use crate::pair::PairRef;
 
 /// Bytes of a transaction's outcome beside the outcomes in it.
 const HEADER_BYTES_MAX: usize = 16;
@@ -43,7 +43,7 @@ impl Applying<'_> {
 
 /// Whether a pair, or that there is none, stands to the operand as it should. An absent key has version 0.0 and creation
 /// index 0; with its value nothing compares.
-fn holds(compare: &Compare<'_>, present: Option<&Pair>) -> bool {
+fn holds(compare: &Compare<'_>, present: Option<PairRef<'_>>) -> bool {
     let order = match compare.target {
         Target::Value(value) => present.map(|pair| pair.value[..].cmp(value)),
         Target::Version(version) => Some(present.map_or_else(Default::default, |pair| pair.version).cmp(&version)),
@@ -62,19 +62,13 @@ fn holds(compare: &Compare<'_>, present: Option<&Pair>) -> bool {
 mod tests {
     use super::*;
     use crate::pair::Version;
-    use bytes::Bytes;
     use kv_wal::Index;
 
     /// Every target against an operand that is less, the same and greater, and against an absent key, in every relation.
     #[test]
     fn every_comparison() {
         let version = |index, op| Version { index: Index::new(index), op };
-        let pair = Pair {
-            value: Bytes::from_static(b"mm"),
-            version: version(5, 5),
-            created: Index::new(3),
-            deadline_ms: None,
-        };
+        let pair = PairRef::new(b"mm", version(5, 5), Index::new(3), None);
         let (equal, less, greater) =
             ([true, false, false, false], [false, true, true, false], [false, true, false, true]);
         let never = [false; 4];
@@ -97,7 +91,7 @@ mod tests {
         for (target, present, absent) in table {
             let relations = [Relation::Equal, Relation::NotEqual, Relation::Less, Relation::Greater];
             let compare = |relation| Compare { key: b"k", target, relation };
-            assert_eq!(relations.map(|relation| holds(&compare(relation), Some(&pair))), present, "{target:?}");
+            assert_eq!(relations.map(|relation| holds(&compare(relation), Some(pair))), present, "{target:?}");
             assert_eq!(relations.map(|relation| holds(&compare(relation), None)), absent, "{target:?}, absent");
         }
     }

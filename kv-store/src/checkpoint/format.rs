@@ -35,13 +35,12 @@
 //! All integers are little-endian. A crc32c covers all other bytes of its header or block. A deadline of 0 is none; a
 //! limit that is not there is 0.
 
-use bytes::Bytes;
 use kv_wal::{EntryId, Index, Term};
 
 use super::{CheckpointError, Part};
 use crate::digest::{RangeDigest, Secret, Sum};
 use crate::op::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::pair::{Pair, Version};
+use crate::pair::{PairRef, Version};
 use crate::read_view::ReadView;
 use crate::tree::Tree;
 use crate::wire::Reader;
@@ -105,7 +104,7 @@ pub(super) fn header(last: EntryId, view: &ReadView) -> [u8; HEADER_BYTES] {
     header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     header[16..24].copy_from_slice(&last.term.get().to_le_bytes());
     header[24..32].copy_from_slice(&last.index.get().to_le_bytes());
-    header[32..64].copy_from_slice(view.secret.bytes());
+    header[32..64].copy_from_slice(view.secret().bytes());
     header[64..72].copy_from_slice(&view.clock_ms.to_le_bytes());
     header[72..80].copy_from_slice(&view.memory_limit_bytes.unwrap_or(0).to_le_bytes());
     header[80] = u8::from(view.memory_limit_bytes.is_some());
@@ -131,7 +130,7 @@ pub(super) fn read_header(header: &[u8; HEADER_BYTES]) -> Result<(EntryId, ReadV
         _ => return Err(CheckpointError::Malformed { part: Part::Header }),
     };
     let secret = Secret::new(fields.secret);
-    let empty = ReadView { tree: Tree::default(), secret, clock_ms: fields.clock_ms, memory_limit_bytes };
+    let empty = ReadView { tree: Tree::new(Some(secret)), clock_ms: fields.clock_ms, memory_limit_bytes };
     Ok((EntryId::new(Term::new(fields.term), Index::new(fields.index)), empty))
 }
 
@@ -187,7 +186,7 @@ fn header_checksum(header: &[u8; HEADER_BYTES]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..])
 }
 
-pub(super) fn write_pair(body: &mut Vec<u8>, key: &[u8], pair: &Pair) {
+pub(super) fn write_pair(body: &mut Vec<u8>, key: &[u8], pair: &PairRef<'_>) {
     body.extend((key.len() as u32).to_le_bytes());
     body.extend((pair.value.len() as u32).to_le_bytes());
     body.extend(pair.version.index.get().to_le_bytes());
@@ -195,11 +194,11 @@ pub(super) fn write_pair(body: &mut Vec<u8>, key: &[u8], pair: &Pair) {
     body.extend(pair.created.get().to_le_bytes());
     body.extend(pair.deadline_ms.unwrap_or(0).to_le_bytes());
     body.extend_from_slice(key);
-    body.extend_from_slice(&pair.value);
+    body.extend_from_slice(pair.value);
 }
 
-/// A pair in memory of its own; `None` if there is none within the limits.
-pub(super) fn read_pair(reader: &mut Reader<'_>) -> Option<(Bytes, Pair)> {
+/// A pair and its key; `None` if there is none within the limits.
+pub(super) fn read_pair<'a>(reader: &mut Reader<'a>) -> Option<(&'a [u8], PairRef<'a>)> {
     let key_bytes = reader.u32()? as usize;
     let value_bytes = reader.u32()? as usize;
     if key_bytes > KEY_BYTES_MAX || value_bytes > VALUE_BYTES_MAX {
@@ -208,9 +207,9 @@ pub(super) fn read_pair(reader: &mut Reader<'_>) -> Option<(Bytes, Pair)> {
     let version = Version { index: Index::new(reader.u64()?), op: reader.u32()? };
     let created = Index::new(reader.u64()?);
     let deadline_ms = Some(reader.u64()?).filter(|deadline_ms| *deadline_ms > 0);
-    let key = Bytes::copy_from_slice(reader.bytes(key_bytes)?);
-    let value = Bytes::copy_from_slice(reader.bytes(value_bytes)?);
-    Some((key, Pair { value, version, created, deadline_ms }))
+    let key = reader.bytes(key_bytes)?;
+    let value = reader.bytes(value_bytes)?;
+    Some((key, PairRef::new(value, version, created, deadline_ms)))
 }
 
 pub(super) fn footer_body(total: &RangeDigest) -> [u8; FOOTER_BODY_BYTES] {

@@ -11,7 +11,7 @@ use super::format::{self, BLOB_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, F
 use super::{CheckpointError, CheckpointMeta, Part};
 use crate::read_view::ReadView;
 use crate::store::Store;
-use crate::tree::{Builder, Stored};
+use crate::tree::Builder;
 use crate::wire::Reader;
 
 /// Reads a checkpoint to the end of `input` and verifies every byte of it.
@@ -22,7 +22,8 @@ use crate::wire::Reader;
 pub fn read(input: &mut dyn Read) -> Result<(Store, CheckpointMeta), CheckpointError> {
     let mut input = Hashing { input: BufReader::new(input), hash: Sha256::new() };
     let (last, empty) = format::read_header(&input.array()?)?;
-    let mut content = Content { empty, blob: Vec::new(), builder: Builder::default() };
+    let builder = Builder::new(Some(empty.secret().clone()));
+    let mut content = Content { empty, blob: Vec::new(), builder };
     let mut body = Vec::new();
     let mut before = Kind::Blob;
     for part in (0..).map(Part::Block) {
@@ -70,11 +71,10 @@ impl Content {
         let mut reader = Reader::new(body);
         while reader.remaining() > 0 {
             let (key, pair) = format::read_pair(&mut reader).ok_or(CheckpointError::Malformed { part })?;
-            if self.builder.last_key().is_some_and(|last| *last >= key) {
+            if self.builder.last_key().is_some_and(|last| last >= key) {
                 return Err(CheckpointError::Order { part });
             }
-            let contribution = self.empty.secret.contribution(&key, &pair);
-            self.builder.push(key, Stored { pair, contribution });
+            self.builder.push(key, &pair);
         }
         Ok(())
     }

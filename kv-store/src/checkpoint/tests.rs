@@ -74,7 +74,7 @@ fn golden_file() {
     assert_eq!(small(), golden);
     let (store, meta_read) = read(&mut &golden[..]).unwrap();
     assert_eq!(meta_read, meta(b"blob of the caller"));
-    assert_eq!(store.get(b"key").unwrap().value, "second");
+    assert_eq!(store.get(b"key").unwrap().value, b"second");
     assert_eq!(store.get(b"key").unwrap().created, Index::new(2));
     assert_eq!(store.get(b"late"), None);
     assert_eq!((store.clock_ms(), store.next_deadline_ms()), (2000, Some(2000)));

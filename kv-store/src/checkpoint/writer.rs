@@ -46,7 +46,7 @@ pub fn write(view: &ReadView, meta: &CheckpointMeta, out: &mut dyn Write) -> io:
 fn write_pairs(view: &ReadView, out: &mut Hashing<'_>) -> io::Result<()> {
     let mut body = Vec::with_capacity(BLOCK_BYTES);
     for (key, pair) in view.stored() {
-        format::write_pair(&mut body, key, pair);
+        format::write_pair(&mut body, key, &pair);
         if body.len() >= BLOCK_BYTES {
             out.write_block(Kind::Pairs, &body)?;
             body.clear();

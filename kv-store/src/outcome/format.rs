@@ -31,7 +31,7 @@ use kv_wal::Index;
 use super::{Outcome, OutcomeError};
 use crate::decimal::Decimal;
 use crate::op::{OUTCOME_BYTES_MAX, TRANSACTION_OPS_MAX};
-use crate::pair::{Pair, Version};
+use crate::pair::{Pair, PairRef, Version};
 use crate::wire::{Counter, Reader, Sink};
 
 const TAG_DONE: u8 = 0;
@@ -122,12 +122,12 @@ impl Outcome {
             }
             Outcome::Value(pair) => {
                 out.put(&[TAG_VALUE, u8::from(pair.is_some())]);
-                pair.iter().for_each(|pair| write_pair(out, pair));
+                pair.iter().for_each(|pair| write_pair(out, &pair.as_ref()));
             }
             Outcome::Pairs(pairs) => {
                 out.u8(TAG_PAIRS);
                 out.varint(pairs.len() as u64);
-                pairs.iter().for_each(|(key, pair)| write_item(out, key, pair));
+                pairs.iter().for_each(|(key, pair)| write_item(out, key, &pair.as_ref()));
             }
             Outcome::Transaction { held, outcomes } => {
                 out.put(&[TAG_TRANSACTION, u8::from(*held)]);
@@ -144,23 +144,23 @@ impl Outcome {
 }
 
 /// How many bytes a pair takes among those of a scan.
-pub(crate) fn item_bytes(key: &[u8], pair: &Pair) -> usize {
+pub(crate) fn item_bytes(key: &[u8], pair: &PairRef<'_>) -> usize {
     let mut count = Counter::default();
     write_item(&mut count, key, pair);
     count.0
 }
 
-fn write_item(out: &mut impl Sink, key: &[u8], pair: &Pair) {
+fn write_item(out: &mut impl Sink, key: &[u8], pair: &PairRef<'_>) {
     out.bytes(key);
     write_pair(out, pair);
 }
 
-fn write_pair(out: &mut impl Sink, pair: &Pair) {
+fn write_pair(out: &mut impl Sink, pair: &PairRef<'_>) {
     out.u8(u8::from(pair.deadline_ms.is_some()));
     pair.version.write(out);
     out.varint(pair.created.get());
     pair.deadline_ms.iter().for_each(|deadline_ms| out.varint(*deadline_ms));
-    out.bytes(&pair.value);
+    out.bytes(pair.value);
 }
 
 /// Bytes that are being read, and whose memory the values share.

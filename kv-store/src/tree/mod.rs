@@ -3,7 +3,7 @@
 //! ```text
 //!                 Inner [ Subtree{from: "a", digest, node} , Subtree{from: "m", digest, node} , ... ]
 //!                                              |                              |
-//!                 Leaf  [ Item a, Item c, Item k ]            Leaf [ Item m, Item p ]
+//!                 Leaf  [ pair a, pair c, pair k ]            Leaf [ pair m, pair p ]
 //! ```
 //!
 //! A snapshot is a clone of the root. A change walks down with [`Arc::make_mut`]: nodes that nobody else holds change
@@ -23,10 +23,13 @@
 //! number of changes in proportion to its size before it is next.
 
 mod build;
+mod heads;
 mod insert;
 mod invariants;
+mod leaf;
 mod query;
 mod range;
+mod record;
 mod remove;
 mod sorted;
 
@@ -34,36 +37,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::digest::{RangeDigest, Sum};
-use crate::pair::Pair;
+use crate::digest::{RangeDigest, Secret, Sum};
+use crate::pair::PairRef;
 
 pub(crate) use build::Builder;
+use leaf::Leaf;
 pub use range::Range;
 use sorted::{Keyed, Sorted};
 
-/// Most items of a leaf. Unit tests have small nodes, so that few keys make a deep tree.
-const LEAF_ITEMS_MAX: usize = if cfg!(test) { 8 } else { 32 };
+/// Most pairs of a leaf. Unit tests have small nodes, so that few keys make a deep tree.
+const LEAF_PAIRS_MAX: usize = if cfg!(test) { 8 } else { 32 };
 
 /// Most children of an inner node.
 const INNER_CHILDREN_MAX: usize = if cfg!(test) { 8 } else { 48 };
 
 /// An ordered map from keys to pairs. Cloning is O(1).
+///
+/// What a pair adds to the sum is not kept, since that would be as much memory as all the rest beside key and value: it is
+/// hashed again when the pair goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     root: Subtree,
-}
-
-/// A pair with what it adds to the sum. The contribution is kept, so that replacing a pair costs one hash, not two.
-#[derive(Clone, Debug)]
-pub(crate) struct Stored {
-    pub(crate) pair: Pair,
-    pub(crate) contribution: Sum,
-}
-
-#[derive(Clone, Debug)]
-struct Item {
-    key: Bytes,
-    stored: Stored,
+    /// Keys the contributions of the pairs. Without one they are all zero.
+    secret: Option<Secret>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,40 +71,31 @@ struct Subtree {
 
 #[derive(Clone, Debug)]
 enum Node {
-    Leaf(Sorted<Item, LEAF_ITEMS_MAX>),
+    Leaf(Leaf),
     Inner(Sorted<Subtree, INNER_CHILDREN_MAX>),
 }
 
 impl Tree {
+    pub(crate) fn new(secret: Option<Secret>) -> Tree {
+        let node = Node::Leaf(Leaf::new());
+        Tree { root: Subtree { from: Bytes::new(), digest: RangeDigest::default(), node: Arc::new(node) }, secret }
+    }
+
     /// Count, bytes and sum of all pairs.
     pub(crate) fn total(&self) -> RangeDigest {
         self.root.digest
     }
-}
 
-impl Default for Tree {
-    fn default() -> Self {
-        let node = Node::Leaf(Sorted::new(Vec::new()));
-        Tree { root: Subtree { from: Bytes::new(), digest: node.digest(), node: Arc::new(node) } }
+    /// What keys the contributions.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
+        self.secret.as_ref()
     }
 }
 
-impl Stored {
-    fn digest(&self, key: &[u8]) -> RangeDigest {
-        RangeDigest::of_one(key.len(), self.pair.value.len(), self.contribution)
-    }
-}
-
-impl Item {
-    fn digest(&self) -> RangeDigest {
-        self.stored.digest(&self.key)
-    }
-}
-
-impl Keyed for Item {
-    fn key(&self) -> &Bytes {
-        &self.key
-    }
+/// What a pair adds to a digest.
+fn digest_of(key: &[u8], pair: &PairRef<'_>, secret: Option<&Secret>) -> RangeDigest {
+    let contribution = secret.map_or(Sum::ZERO, |secret| secret.contribution(key, pair));
+    RangeDigest::of_one(key.len(), pair.value.len(), contribution)
 }
 
 impl Keyed for Subtree {
@@ -119,16 +106,16 @@ impl Keyed for Subtree {
 
 impl Subtree {
     /// The subtree of a node that is not empty.
-    fn new(node: Node) -> Self {
-        Subtree { from: node.from(), digest: node.digest(), node: Arc::new(node) }
+    fn new(node: Node, secret: Option<&Secret>) -> Self {
+        Subtree { from: node.from(), digest: node.digest(secret), node: Arc::new(node) }
     }
 }
 
 impl Node {
     /// Summed up from one level below.
-    fn digest(&self) -> RangeDigest {
+    fn digest(&self, secret: Option<&Secret>) -> RangeDigest {
         match self {
-            Node::Leaf(items) => items.iter().map(Item::digest).sum(),
+            Node::Leaf(leaf) => leaf.digest(0..leaf.count(), secret),
             Node::Inner(children) => children.iter().map(|child| child.digest).sum(),
         }
     }
@@ -136,21 +123,21 @@ impl Node {
     /// What the `from` of a new subtree of this node is.
     fn from(&self) -> Bytes {
         match self {
-            Node::Leaf(items) => items[0].key.clone(),
+            Node::Leaf(leaf) => Bytes::copy_from_slice(leaf.key(0)),
             Node::Inner(children) => children[0].from.clone(),
         }
     }
 
     fn is_empty(&self) -> bool {
         match self {
-            Node::Leaf(items) => items.is_empty(),
+            Node::Leaf(leaf) => leaf.count() == 0,
             Node::Inner(children) => children.is_empty(),
         }
     }
 
     fn is_underfull(&self) -> bool {
         match self {
-            Node::Leaf(items) => items.len() < LEAF_ITEMS_MAX / 4,
+            Node::Leaf(leaf) => leaf.count() < LEAF_PAIRS_MAX / 4,
             Node::Inner(children) => children.len() < INNER_CHILDREN_MAX / 4,
         }
     }

@@ -4,13 +4,13 @@
 //! when they have met.
 
 use std::iter::FusedIterator;
+use std::ops::Range as Places;
 use std::slice;
 
-use bytes::Bytes;
-
+use super::leaf::Leaf;
 use super::query::skip_while;
-use super::{Item, Node, Subtree, Tree};
-use crate::pair::Pair;
+use super::{Node, Subtree, Tree};
+use crate::pair::PairRef;
 
 /// The pairs of a range in order of their keys.
 #[derive(Clone, Debug)]
@@ -20,18 +20,19 @@ pub struct Range<'a> {
     remaining: u64,
 }
 
-/// A place between two items: what is left of its leaf, and of each node above.
+/// A place between two pairs: what is left of its leaf, and of each node above.
 #[derive(Clone, Debug)]
 struct Cursor<'a> {
     above: Vec<slice::Iter<'a, Subtree>>,
-    items: slice::Iter<'a, Item>,
+    leaf: &'a Leaf,
+    places: Places<usize>,
 }
 
 impl Tree {
     /// The pairs at or after `from` and before `to`.
     pub(crate) fn range(&self, from: &[u8], to: Option<&[u8]>) -> Range<'_> {
-        let first = self.before(from).count;
-        let end = to.map_or(self.total().count, |to| self.before(to).count);
+        let first = self.rank(from);
+        let end = to.map_or(self.total().count, |to| self.rank(to));
         Range { front: self.cursor_after(first), back: self.cursor_before(end), remaining: end.saturating_sub(first) }
     }
 
@@ -41,7 +42,7 @@ impl Tree {
         let mut node = &*self.root.node;
         loop {
             match node {
-                Node::Leaf(items) => return Cursor { above, items: items[rank as usize..].iter() },
+                Node::Leaf(leaf) => return Cursor { above, leaf, places: rank as usize..leaf.count() },
                 Node::Inner(children) => {
                     // The place after the last item is at the end of the last child.
                     let all_but_last = &children[..children.len() - 1];
@@ -59,7 +60,7 @@ impl Tree {
         let mut node = &*self.root.node;
         loop {
             match node {
-                Node::Leaf(items) => return Cursor { above, items: items[..rank as usize].iter() },
+                Node::Leaf(leaf) => return Cursor { above, leaf, places: 0..rank as usize },
                 Node::Inner(children) => {
                     let at = skip_while(children, &mut rank, |rank, count| rank > count);
                     above.push(children[..at].iter());
@@ -71,10 +72,10 @@ impl Tree {
 }
 
 impl<'a> Cursor<'a> {
-    fn next(&mut self) -> Option<&'a Item> {
+    fn next(&mut self) -> Option<(&'a [u8], PairRef<'a>)> {
         loop {
-            if let Some(item) = self.items.next() {
-                return Some(item);
+            if let Some(at) = self.places.next() {
+                return Some(self.leaf.pair(at));
             }
             match self.above.last_mut()?.next() {
                 None => drop(self.above.pop()),
@@ -83,10 +84,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn next_back(&mut self) -> Option<&'a Item> {
+    fn next_back(&mut self) -> Option<(&'a [u8], PairRef<'a>)> {
         loop {
-            if let Some(item) = self.items.next_back() {
-                return Some(item);
+            if let Some(at) = self.places.next_back() {
+                return Some(self.leaf.pair(at));
             }
             match self.above.last_mut()?.next_back() {
                 None => drop(self.above.pop()),
@@ -100,8 +101,8 @@ impl<'a> Cursor<'a> {
         let mut node = &*child.node;
         loop {
             match node {
-                Node::Leaf(items) => {
-                    self.items = items.iter();
+                Node::Leaf(leaf) => {
+                    (self.leaf, self.places) = (leaf, 0..leaf.count());
                     return;
                 }
                 Node::Inner(children) => {
@@ -114,23 +115,20 @@ impl<'a> Cursor<'a> {
     }
 }
 
-impl<'a> Range<'a> {
-    fn give(&mut self, item: Option<&'a Item>) -> Option<(&'a Bytes, &'a Pair)> {
-        let item = item.expect("the counts of the nodes are right");
-        self.remaining -= 1;
-        Some((&item.key, &item.stored.pair))
+impl Range<'_> {
+    /// Whether there is another one, which is taken now.
+    fn take(&mut self) -> Option<()> {
+        self.remaining = self.remaining.checked_sub(1)?;
+        Some(())
     }
 }
 
 impl<'a> Iterator for Range<'a> {
-    type Item = (&'a Bytes, &'a Pair);
+    type Item = (&'a [u8], PairRef<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.remaining == 0 {
-            return None;
-        }
-        let item = self.front.next();
-        self.give(item)
+        self.take()?;
+        Some(self.front.next().expect("the counts of the nodes are right"))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -140,11 +138,8 @@ impl<'a> Iterator for Range<'a> {
 
 impl DoubleEndedIterator for Range<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        if self.remaining == 0 {
-            return None;
-        }
-        let item = self.back.next_back();
-        self.give(item)
+        self.take()?;
+        Some(self.back.next_back().expect("the counts of the nodes are right"))
     }
 }
 

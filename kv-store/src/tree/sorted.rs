@@ -1,20 +1,10 @@
-//! The content of a node: things in order of their keys, searched without looking at the keys.
-//!
-//! A search that compares keys waits for memory at each step, since each key lies somewhere else. So a node keeps eight
-//! bytes of each key in one array, its *heads*: those after the prefix that all keys of the node share, as a big-endian
-//! number, padded with zeros. If one key is before another, its head is not greater; so keys are compared only where
-//! heads are equal. (Graefe, "Modern B-tree techniques", 2011, sections 3.2 and 3.3: poor man's normalized keys after
-//! prefix truncation.)
-//!
-//! The prefix need only be shared, not the longest one that is: a removal leaves it as it is. An insertion of a key
-//! without it, a split and a merge look at the keys again.
+//! The content of an inner node: things in order of their keys.
 
 use std::ops::Deref;
 
 use bytes::Bytes;
 
-/// Bytes of a shared prefix that a node leaves out of its heads, at most.
-const PREFIX_BYTES_MAX: usize = 31;
+use super::heads::Heads;
 
 /// Has a place in the order.
 pub(super) trait Keyed {
@@ -24,34 +14,21 @@ pub(super) trait Keyed {
 /// At most `N` things in strictly rising order of their keys.
 #[derive(Clone, Debug)]
 pub(super) struct Sorted<T, const N: usize> {
-    prefix: [u8; PREFIX_BYTES_MAX],
-    prefix_bytes: u8,
-    heads: [u64; N],
+    heads: Heads<N>,
     all: Vec<T>,
 }
 
 impl<T: Keyed, const N: usize> Sorted<T, N> {
     pub(super) fn new(all: Vec<T>) -> Self {
         assert!(all.len() <= N, "fits into a node");
-        let mut sorted = Sorted { prefix: [0; PREFIX_BYTES_MAX], prefix_bytes: 0, heads: [0; N], all };
+        let mut sorted = Sorted { heads: Heads::new(), all };
         sorted.look_at_keys();
         sorted
     }
 
     /// Where `key` is, or where it would be.
     pub(super) fn find(&self, key: &[u8]) -> Result<usize, usize> {
-        let prefix = self.prefix();
-        let head = match key.strip_prefix(prefix) {
-            Some(rest) => head(rest),
-            None if key < prefix => return Err(0),
-            None => return Err(self.all.len()),
-        };
-        // Counting all of them takes fewer cycles than the memory it waits for; a binary search would wait thrice.
-        let heads = &self.heads[..self.all.len()];
-        let first = heads.iter().map(|other| usize::from(*other < head)).sum();
-        let equal = heads[first..].iter().take_while(|other| **other == head).count();
-        let found = self.all[first..first + equal].binary_search_by(|one| one.key()[..].cmp(key));
-        found.map(|at| first + at).map_err(|at| first + at)
+        self.heads.find(key, self.all.len(), |at| self.all[at].key())
     }
 
     /// For change in place; the key must stay.
@@ -61,15 +38,10 @@ impl<T: Keyed, const N: usize> Sorted<T, N> {
 
     /// Adds `one` at `at`, where [`Sorted::find`] said it would be. There must be room.
     pub(super) fn insert(&mut self, at: usize, one: T) {
-        let count = self.all.len();
-        let head = one.key().strip_prefix(self.prefix()).map(head);
+        let has_prefix = self.heads.insert(at, self.all.len(), one.key());
         self.all.insert(at, one);
-        match head {
-            Some(head) => {
-                self.heads.copy_within(at..count, at + 1);
-                self.heads[at] = head;
-            }
-            None => self.look_at_keys(),
+        if !has_prefix {
+            self.look_at_keys();
         }
     }
 
@@ -91,7 +63,7 @@ impl<T: Keyed, const N: usize> Sorted<T, N> {
     }
 
     pub(super) fn remove(&mut self, at: usize) -> T {
-        self.heads.copy_within(at + 1..self.all.len(), at);
+        self.heads.remove(at, self.all.len());
         self.all.remove(at)
     }
 
@@ -108,23 +80,8 @@ impl<T: Keyed, const N: usize> Sorted<T, N> {
         right.look_at_keys();
     }
 
-    fn prefix(&self) -> &[u8] {
-        &self.prefix[..usize::from(self.prefix_bytes)]
-    }
-
-    /// Sets prefix and heads anew. What the first and the last key share, all between them share.
     fn look_at_keys(&mut self) {
-        let (Some(first), Some(last)) = (self.all.first(), self.all.last()) else {
-            self.prefix_bytes = 0;
-            return;
-        };
-        let (first, last) = (first.key(), last.key());
-        let shared = first.iter().zip(last).take(PREFIX_BYTES_MAX).take_while(|(a, b)| a == b).count();
-        self.prefix[..shared].copy_from_slice(&first[..shared]);
-        self.prefix_bytes = shared as u8;
-        for (slot, one) in self.heads.iter_mut().zip(&self.all) {
-            *slot = head(&one.key()[shared..]);
-        }
+        self.heads.look_at_keys(self.all.len(), |at| self.all[at].key());
     }
 }
 
@@ -133,18 +90,6 @@ impl<T, const N: usize> Deref for Sorted<T, N> {
 
     fn deref(&self) -> &[T] {
         &self.all
-    }
-}
-
-/// The first eight bytes as a number that orders as they do.
-fn head(rest: &[u8]) -> u64 {
-    match rest.first_chunk::<8>() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
-        None => {
-            let mut bytes = [0; 8];
-            bytes[..rest.len()].copy_from_slice(rest);
-            u64::from_be_bytes(bytes)
-        }
     }
 }
 

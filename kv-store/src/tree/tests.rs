@@ -35,25 +35,31 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 0..600)
 }
 
-fn stored(key: &[u8], number: u64) -> Stored {
-    let version = Version { index: Index::new(number), op: 0 };
-    let pair =
-        Pair { value: Bytes::from(vec![b'v'; number as usize % 5]), version, created: Index::ZERO, deadline_ms: None };
-    let contribution = Secret::new([9; 32]).contribution(key, &pair);
-    Stored { pair, contribution }
+const VALUE: [u8; 600] = [b'v'; 600];
+
+fn secret() -> Option<Secret> {
+    Some(Secret::new([9; 32]))
+}
+
+/// Most values are short; some make a record that lies outside its leaf.
+fn pair(number: u64) -> PairRef<'static> {
+    let value_bytes = if number.is_multiple_of(7) { 300 + number as usize % 300 } else { number as usize % 5 };
+    let deadline_ms = Some(number).filter(|number| number.is_multiple_of(3));
+    let version = Version { index: Index::new(number), op: (number % 2) as u32 };
+    PairRef::new(&VALUE[..value_bytes], version, Index::ZERO, deadline_ms)
 }
 
 fn tree_of(model: &Model) -> Tree {
-    let mut builder = Builder::default();
-    model.iter().for_each(|(key, number)| builder.push(Bytes::from(key.clone()), stored(key, *number)));
+    let mut builder = Builder::new(secret());
+    model.iter().for_each(|(key, number)| builder.push(key, &pair(*number)));
     builder.finish()
 }
 
 fn run(tree: &mut Tree, model: &mut Model, number: u64, step: &Step) {
     match step {
         Step::Insert(key) => {
-            let replaced = tree.insert(key, stored(key, number));
-            assert_eq!(replaced.map(|old| old.pair.version.index.get()), model.insert(key.clone(), number));
+            let replaced = tree.insert(key, pair(number)).map(|old| old.deadline_ms);
+            assert_eq!(replaced, model.insert(key.clone(), number).map(|number| pair(number).deadline_ms));
         }
         Step::Remove(key) => remove(tree, model, key),
         Step::RemoveRun(from, count) => {
@@ -66,14 +72,14 @@ fn run(tree: &mut Tree, model: &mut Model, number: u64, step: &Step) {
 
 fn remove(tree: &mut Tree, model: &mut Model, key: &[u8]) {
     let removed = tree.remove(key);
-    assert_eq!(removed.map(|old| old.pair.version.index.get()), model.remove(key));
+    assert_eq!(removed, model.remove(key).map(|number| pair(number).to_pair()));
 }
 
 /// The tree holds what the model holds, and so do its sums.
 fn check(tree: &Tree, model: &Model) {
     tree.invariants();
-    let found: Vec<_> = tree.range(b"", None).map(|(key, pair)| (key.to_vec(), pair.version.index.get())).collect();
-    let expected: Vec<_> = model.iter().map(|(key, number)| (key.clone(), *number)).collect();
+    let found: Vec<_> = tree.range(b"", None).map(|(key, pair)| (key.to_vec(), pair)).collect();
+    let expected: Vec<_> = model.iter().map(|(key, number)| (key.clone(), pair(*number))).collect();
     assert_eq!(found, expected);
     assert_eq!(tree.total(), naive_digest(model, b"", None));
 }
@@ -87,7 +93,7 @@ fn naive_range<'a>(
 }
 
 fn naive_digest(model: &Model, from: &[u8], to: Option<&[u8]>) -> RangeDigest {
-    naive_range(model, from, to).map(|(key, number)| stored(key, *number).digest(key)).sum()
+    naive_range(model, from, to).map(|(key, number)| digest_of(key, &pair(*number), secret().as_ref())).sum()
 }
 
 fn model() -> impl Strategy<Value = Model> {
@@ -97,7 +103,7 @@ fn model() -> impl Strategy<Value = Model> {
 proptest! {
     #[test]
     fn agrees_with_an_ordered_map_and_views_never_change(steps in steps()) {
-        let (mut tree, mut model) = (Tree::default(), Model::new());
+        let (mut tree, mut model) = (Tree::new(secret()), Model::new());
         let mut views = Vec::new();
         for (number, step) in (0..).zip(&steps) {
             run(&mut tree, &mut model, number, step);
@@ -128,7 +134,7 @@ proptest! {
         for front in ends {
             let (found, expected) =
                 if front { (range.next(), expected.next()) } else { (range.next_back(), expected.next_back()) };
-            prop_assert_eq!(found.map(|(key, _)| &key[..]), expected.map(|(key, _)| &key[..]));
+            prop_assert_eq!(found, expected.map(|(key, number)| (&key[..], pair(*number))));
         }
         let rest: Vec<_> = range.map(|(key, _)| key.to_vec()).collect();
         let expected: Vec<_> = expected.map(|(key, _)| key.clone()).collect();
@@ -140,11 +146,11 @@ proptest! {
         let tree = tree_of(&model);
         for (rank, key) in (0..).zip(model.keys()) {
             prop_assert_eq!(&tree.nth(rank).unwrap().0[..], &key[..]);
-            prop_assert_eq!(tree.before(key).count, rank);
+            prop_assert_eq!(tree.rank(key), rank);
         }
         prop_assert!(tree.nth(model.len() as u64).is_none());
         prop_assert!(tree.nth(u64::MAX).is_none());
-        prop_assert_eq!(tree.before(&probe).count as usize, model.range(..probe).count());
+        prop_assert_eq!(tree.rank(&probe) as usize, model.range(..probe).count());
     }
 
     #[test]
@@ -169,9 +175,9 @@ fn trees_of_every_size_are_built() {
 #[test]
 fn rising_and_falling_keys_leave_no_underfull_node() {
     let key = |number: u64| (number as u32).to_be_bytes();
-    let mut tree = Tree::default();
+    let mut tree = Tree::new(secret());
     for number in 0..3000 {
-        tree.insert(&key(number), stored(&key(number), number));
+        tree.insert(&key(number), pair(number));
     }
     tree.invariants();
     for number in (0..3000).rev() {
@@ -189,14 +195,14 @@ fn only_shared_nodes_are_copied() {
     let model: Model = (0..1000u64).map(|number| ((number as u16).to_be_bytes().to_vec(), number)).collect();
     let mut tree = tree_of(&model);
     let root = Arc::as_ptr(&tree.root.node);
-    tree.insert(&[0, 1], stored(&[0, 1], 7));
+    tree.insert(&[0, 1], pair(7));
     tree.remove(&[0, 2]);
     assert_eq!(Arc::as_ptr(&tree.root.node), root);
 
     let view = tree.clone();
     assert!(tree.remove(b"absent").is_none());
     assert_eq!(Arc::as_ptr(&tree.root.node), root, "an absent key copies nothing");
-    tree.insert(&[0, 1], stored(&[0, 1], 8));
+    tree.insert(&[0, 1], pair(8));
     assert_ne!(Arc::as_ptr(&tree.root.node), root);
     let (Node::Inner(new), Node::Inner(old)) = (&*tree.root.node, &*view.root.node) else { panic!("a deep tree") };
     let shared = new.iter().zip(old.iter()).filter(|(new, old)| Arc::ptr_eq(&new.node, &old.node)).count();

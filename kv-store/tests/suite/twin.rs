@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use kv_store::{
     Compare, Condition, Deadline, DeadlineCondition, Decimal, DecimalError, EXPIRED_REMOVED_MAX, Failure, Index, Op,
-    Outcome, PAIR_OVERHEAD_BYTES, Pair, PutManyCondition, ReadView, Relation, Store, Target, VALUE_BYTES_MAX, Version,
+    Outcome, PAIR_OVERHEAD_BYTES, Pair, PairRef, PutManyCondition, ReadView, Relation, Store, Target, VALUE_BYTES_MAX,
+    Version,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -21,7 +22,7 @@ pub(crate) struct Twin {
 /// Panics unless the view holds exactly what the twin holds, and its sums are those of its bytes.
 pub(crate) fn check(view: &ReadView, twin: &Twin) {
     let all = || twin.pairs.iter().map(|(key, pair)| (key.clone(), pair.clone()));
-    let owned = |(key, pair): (&Bytes, &Pair)| (key.to_vec(), pair.clone());
+    let owned = |(key, pair): (&[u8], PairRef<'_>)| (key.to_vec(), pair.to_pair());
     assert!(view.stored().map(owned).eq(all()), "what is stored");
     assert!(view.iter().map(owned).eq(all().filter(|(_, pair)| !twin.is_expired(pair))), "what is there");
     assert_eq!(view.clock_ms(), twin.clock_ms);

@@ -157,6 +157,9 @@ impl<W: Workload> Simulation<W> {
         let has_flipped = self.machines[node].flip_a_bit(&mut self.random).expect("the files can be read");
         if has_flipped {
             self.owe(node);
+            // What it has forgotten matters when those who know are not there.
+            let other = self.random.below(self.machines.len() as u64) as usize;
+            self.plan_within(SECOND * 3, Event::Aimed { node: other, faults: FAULTS_OF_LEADER });
         }
         has_flipped
     }

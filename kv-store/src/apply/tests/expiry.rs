@@ -76,8 +76,8 @@ fn removal_is_in_order_of_deadline_and_key() {
         replica.put_until(key, b"", Deadline::At(2000));
     }
     assert_eq!(replica.store.advance_clock(2000), EXPIRED_REMOVED_MAX);
-    let stored: Vec<_> = replica.store.stored().map(|(key, _)| key.clone()).collect();
-    assert_eq!(stored, ["b", "c"]);
+    let stored: Vec<_> = replica.store.stored().map(|(key, _)| key).collect();
+    assert_eq!(stored, [b"b", b"c"]);
 }
 
 /// An expired pair that is still stored is nothing to every op.

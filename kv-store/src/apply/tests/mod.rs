@@ -161,12 +161,12 @@ fn a_range_above_the_limit_is_not_begun() {
     let mut store = Store::new([1; 32]);
     let mut entry = Applying::new(&mut store, Index::new(1));
     for number in 0..100u8 {
-        entry.write(&[number], Draft::over(None, Bytes::new()));
+        entry.write(&[number], Draft::over(None, &b""[..]));
     }
     entry.ranged_pairs = DELETE_RANGE_MAX - 60;
     assert_eq!(entry.delete_range(b"", None), Outcome::TooLarge);
     assert_eq!(entry.store.len(), 100);
-    let to = entry.store.nth(60).unwrap().0.clone();
+    let to = entry.store.nth(60).unwrap().0.to_vec();
     assert_eq!(entry.delete_range(b"", Some(&to)), Outcome::Count(60));
     assert_eq!(entry.delete_range(b"", Some(&[61])), Outcome::TooLarge);
     assert_eq!(entry.store.len(), 40);
@@ -308,7 +308,7 @@ fn reads_answer_pairs() {
     replica.put_until(b"a", b"1", Deadline::At(5000));
     replica.set(b"b", b"2");
     replica.set(b"c", b"3");
-    let pair = |replica: &Replica, key: &[u8]| replica.store.get(key).cloned();
+    let pair = |replica: &Replica, key: &[u8]| replica.store.get(key).map(|pair| pair.to_pair());
     assert_eq!(replica.run(Op::Get { key: b"a" }), Outcome::Value(pair(&replica, b"a")));
     assert_eq!(replica.run(Op::Get { key: b"x" }), Outcome::Value(None));
     let scan = |replica: &mut Replica, from, to, limit| match replica.run(Op::Scan { from, to, limit }) {
@@ -336,7 +336,7 @@ fn scans_of_one_entry_walk_through_so_many_pairs() {
     let mut entry = Applying::new(&mut store, Index::new(1));
     for number in 0..100u8 {
         let deadline_ms = (number < 50).then_some(5);
-        entry.write(&[number], Draft::over(None, Bytes::new()).with_deadline(deadline_ms));
+        entry.write(&[number], Draft::over(None, &b""[..]).with_deadline(deadline_ms));
     }
     entry.store.state.clock_ms = 5;
     let count = |outcome| match outcome {
