@@ -11,6 +11,7 @@ pub mod cores;
 pub mod fjall;
 pub mod floor;
 pub mod kv_wal;
+pub mod maps;
 pub mod nodes;
 pub mod okaywal;
 pub mod raft_engine;

@@ -2,6 +2,7 @@
 
 mod disks;
 mod divergence;
+mod expiry;
 mod failures;
 mod log;
 
@@ -24,6 +25,7 @@ struct Cluster {
     nodes: Vec<Option<Replica<Store>>>,
     checkpoint_log_bytes: u64,
     write_timeout: Duration,
+    lease: Option<Duration>,
 }
 
 impl Cluster {
@@ -31,12 +33,22 @@ impl Cluster {
         Cluster::start_with(checkpoint_log_bytes, Duration::from_secs(3)).await
     }
 
+    /// Leaders answer reads without asking the others, for as long as they hold a lease.
+    async fn start_leased() -> Cluster {
+        let lease = Some(Duration::from_millis(300));
+        Cluster::start_all(u64::MAX, Duration::from_secs(3), lease).await
+    }
+
     async fn start_with(checkpoint_log_bytes: u64, write_timeout: Duration) -> Cluster {
+        Cluster::start_all(checkpoint_log_bytes, write_timeout, None).await
+    }
+
+    async fn start_all(checkpoint_log_bytes: u64, write_timeout: Duration, lease: Option<Duration>) -> Cluster {
         let peers: Vec<_> = (1..=3).map(|id| (NodeId::new(id), format!("node-{id}"))).collect();
         let dir = tempfile::tempdir().expect("temporary directory");
         let nodes = vec![None, None, None];
         let network = MemoryNetwork::new();
-        let mut cluster = Cluster { dir, network, peers, nodes, checkpoint_log_bytes, write_timeout };
+        let mut cluster = Cluster { dir, network, peers, nodes, checkpoint_log_bytes, write_timeout, lease };
         for node in 0..3 {
             cluster.run(node).await.expect("the node starts");
         }
@@ -50,6 +62,7 @@ impl Cluster {
         let mut config = ReplicaConfig::new(id, home, self.peers.clone());
         config.log_segment_bytes = 1 << 20;
         config.write_timeout = self.write_timeout;
+        config.raft.lease = self.lease;
         config.read_timeout = Duration::from_secs(3);
         config.checkpoint_log_bytes = self.checkpoint_log_bytes;
         let transport = self.network.transport(&address);

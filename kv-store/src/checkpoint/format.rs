@@ -27,7 +27,7 @@
 //! footer, 73 bytes, and nothing after it
 //!  0          1         9          41           73
 //!  +----------+---------+----------+------------+
-//!  | kind: 3  |  count  |   sum    |   SHA-256  |       over every byte before the hash
+//!  | kind: 3  |  count  |   sum    |   SHA-256  |       over header, blob, count and sum
 //!  +----------+---------+----------+------------+
 //!      u8         u64       32          32
 //! ```
@@ -36,6 +36,7 @@
 //! limit that is not there is 0.
 
 use kv_wal::{EntryId, Index, Term};
+use sha2::{Digest as _, Sha256};
 
 use super::{CheckpointError, Part};
 use crate::digest::{RangeDigest, Secret, Sum};
@@ -217,6 +218,11 @@ pub(super) fn footer_body(total: &RangeDigest) -> [u8; FOOTER_BODY_BYTES] {
     body[..8].copy_from_slice(&total.count.to_le_bytes());
     body[8..].copy_from_slice(&total.sum.to_bytes());
     body
+}
+
+/// Binds header, blob, count and sum together. What the pairs are is in the sum: it is made of a SHA-256 of each of them.
+pub(super) fn hash(header: &[u8; HEADER_BYTES], blob: &[u8], footer: &[u8; FOOTER_BODY_BYTES]) -> [u8; 32] {
+    Sha256::new().chain_update(header).chain_update(blob).chain_update(footer).finalize().into()
 }
 
 /// Compares the count and the sum of a footer with those of the pairs that were read.

@@ -5,7 +5,6 @@
 use std::io::{self, BufReader, Read};
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::format::{self, BLOB_BYTES_MAX, BLOCK_BYTES_MAX, BLOCK_HEADER_BYTES, FOOTER_BODY_BYTES, Kind};
 use super::{CheckpointError, CheckpointMeta, Part};
@@ -14,14 +13,18 @@ use crate::store::Store;
 use crate::tree::Builder;
 use crate::wire::Reader;
 
+/// Taken from the input at once.
+const INPUT_BYTES: usize = 128 << 10;
+
 /// Reads a checkpoint to the end of `input` and verifies every byte of it.
 ///
 /// # Errors
 ///
 /// Reading failed, the stream is not a whole and undamaged checkpoint, or its format is not known to this build.
 pub fn read(input: &mut dyn Read) -> Result<(Store, CheckpointMeta), CheckpointError> {
-    let mut input = Hashing { input: BufReader::new(input), hash: Sha256::new() };
-    let (last, empty) = format::read_header(&input.array()?)?;
+    let mut input = Input(BufReader::with_capacity(INPUT_BYTES, input));
+    let header = input.array()?;
+    let (last, empty) = format::read_header(&header)?;
     let builder = Builder::new(Some(empty.secret().clone()));
     let mut content = Content { empty, blob: Vec::new(), builder };
     let mut body = Vec::new();
@@ -38,7 +41,10 @@ pub fn read(input: &mut dyn Read) -> Result<(Store, CheckpointMeta), CheckpointE
         before = kind;
     }
     let footer = input.array::<FOOTER_BODY_BYTES>()?;
-    input.finish()?;
+    if input.array()? != format::hash(&header, &content.blob, &footer) {
+        return Err(CheckpointError::Hash);
+    }
+    input.end()?;
     content.finish(&footer).map(|(store, blob)| (store, CheckpointMeta { last, blob }))
 }
 
@@ -86,17 +92,12 @@ impl Content {
     }
 }
 
-/// Hashes all that it reads.
-struct Hashing<'a> {
-    input: BufReader<&'a mut dyn Read>,
-    hash: Sha256,
-}
+struct Input<'a>(BufReader<&'a mut dyn Read>);
 
-impl Hashing<'_> {
+impl Input<'_> {
     fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.input.read_exact(&mut bytes)?;
-        self.hash.update(bytes);
+        self.0.read_exact(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -111,21 +112,14 @@ impl Hashing<'_> {
             return Err(CheckpointError::Malformed { part });
         }
         body.clear();
-        if self.input.by_ref().take(u64::from(length)).read_to_end(body)? < length as usize {
+        if self.0.by_ref().take(u64::from(length)).read_to_end(body)? < length as usize {
             return Err(CheckpointError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        self.hash.update(&body);
         format::check(part, crc, format::block_checksum(kind, body))
     }
 
-    /// Reads the hash over all that was read, and the end.
-    fn finish(mut self) -> Result<(), CheckpointError> {
-        let mut found = [0; 32];
-        self.input.read_exact(&mut found)?;
-        if found[..] != self.hash.finalize()[..] {
-            return Err(CheckpointError::Hash);
-        }
-        match self.input.read(&mut [0])? {
+    fn end(mut self) -> Result<(), CheckpointError> {
+        match self.0.read(&mut [0])? {
             0 => Ok(()),
             _ => Err(CheckpointError::Trailing),
         }

@@ -169,12 +169,45 @@ fn the_footer_is_checked_against_the_pairs() {
         let footer = bytes.len() - 73;
         bytes[footer + at] ^= 1;
         let hash = bytes.len() - 32;
-        let sha: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&bytes[..hash]).into();
-        bytes[hash..].copy_from_slice(&sha);
+        let (header, body) = (*bytes.first_chunk().unwrap(), bytes[footer + 1..hash].try_into().unwrap());
+        bytes[hash..].copy_from_slice(&format::hash(&header, b"blob of the caller", &body));
         read(&mut &bytes[..]).unwrap_err()
     };
     assert!(matches!(with_footer_changed(1), CheckpointError::Count { found: 4, computed: 5 }));
     assert!(matches!(with_footer_changed(9), CheckpointError::Sum));
+}
+
+/// Each of them has a checksum that fits.
+#[test]
+fn blocks_that_are_dropped_doubled_or_exchanged_are_found() {
+    let mut store = Store::new([2; 32]);
+    for number in 0..2000u64 {
+        put(&mut store, number + 1, &number.to_be_bytes(), &[0; 100]);
+    }
+    let mut good = Vec::new();
+    let blob: Vec<u8> = (0..3 * format::BLOCK_BYTES).map(|at| (at / format::BLOCK_BYTES) as u8).collect();
+    write(&store.view(), &meta(&blob), &mut good).unwrap();
+    let mut blocks = Vec::new();
+    let mut at = format::HEADER_BYTES;
+    while good[at] != format::Kind::Footer.byte() {
+        let length = u32::from_le_bytes(good[at + 1..at + 5].try_into().unwrap()) as usize;
+        blocks.push(&good[at..at + format::BLOCK_HEADER_BYTES + length]);
+        at += format::BLOCK_HEADER_BYTES + length;
+    }
+    assert!(blocks.len() > 6, "three of the blob, some of pairs");
+    let made_of = |blocks: &[&[u8]]| [&good[..format::HEADER_BYTES], &blocks.concat(), &good[at..]].concat();
+    assert!(read(&mut &made_of(&blocks)[..]).is_ok());
+    for number in 0..blocks.len() {
+        let mut dropped = blocks.clone();
+        dropped.remove(number);
+        let mut doubled = blocks.clone();
+        doubled.insert(number, blocks[number]);
+        let mut exchanged = blocks.clone();
+        exchanged.swap(number, (number + 1) % blocks.len());
+        for wrong in [dropped, doubled, exchanged] {
+            assert!(read(&mut &made_of(&wrong)[..]).is_err(), "block {number}");
+        }
+    }
 }
 
 #[test]

@@ -2,10 +2,8 @@
 
 use std::io::{self, Write};
 
-use sha2::{Digest as _, Sha256};
-
 use super::CheckpointMeta;
-use super::format::{self, BLOB_BYTES_MAX, BLOCK_BYTES, FOOTER_BODY_BYTES, Kind};
+use super::format::{self, BLOB_BYTES_MAX, BLOCK_BYTES, Kind};
 use crate::read_view::ReadView;
 
 /// Writes the state of `view`, which must be the one after the entry `meta.last`, as a checkpoint.
@@ -34,48 +32,31 @@ pub fn write(view: &ReadView, meta: &CheckpointMeta, out: &mut dyn Write) -> io:
     if meta.blob.len() > BLOB_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the blob of a checkpoint is above its limit"));
     }
-    let mut out = Hashing { out, hash: Sha256::new() };
-    out.write(&format::header(meta.last, view))?;
+    let (header, footer) = (format::header(meta.last, view), format::footer_body(&view.tree.total()));
+    out.write_all(&header)?;
     for piece in meta.blob.chunks(BLOCK_BYTES) {
-        out.write_block(Kind::Blob, piece)?;
+        write_block(Kind::Blob, piece, out)?;
     }
-    write_pairs(view, &mut out)?;
-    out.finish(&format::footer_body(&view.tree.total()))
+    write_pairs(view, out)?;
+    out.write_all(&[Kind::Footer.byte()])?;
+    out.write_all(&footer)?;
+    out.write_all(&format::hash(&header, &meta.blob, &footer))?;
+    out.flush()
 }
 
-fn write_pairs(view: &ReadView, out: &mut Hashing<'_>) -> io::Result<()> {
+fn write_pairs(view: &ReadView, out: &mut dyn Write) -> io::Result<()> {
     let mut body = Vec::with_capacity(BLOCK_BYTES);
     for (key, pair) in view.stored() {
         format::write_pair(&mut body, key, &pair);
         if body.len() >= BLOCK_BYTES {
-            out.write_block(Kind::Pairs, &body)?;
+            write_block(Kind::Pairs, &body, out)?;
             body.clear();
         }
     }
-    if body.is_empty() { Ok(()) } else { out.write_block(Kind::Pairs, &body) }
+    if body.is_empty() { Ok(()) } else { write_block(Kind::Pairs, &body, out) }
 }
 
-/// Hashes all that it writes.
-struct Hashing<'a> {
-    out: &'a mut dyn Write,
-    hash: Sha256,
-}
-
-impl Hashing<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hash.update(bytes);
-        self.out.write_all(bytes)
-    }
-
-    fn write_block(&mut self, kind: Kind, body: &[u8]) -> io::Result<()> {
-        self.write(&format::block_header(kind, body))?;
-        self.write(body)
-    }
-
-    fn finish(mut self, footer: &[u8; FOOTER_BODY_BYTES]) -> io::Result<()> {
-        self.write(&[Kind::Footer.byte()])?;
-        self.write(footer)?;
-        self.out.write_all(&self.hash.finalize())?;
-        self.out.flush()
-    }
+fn write_block(kind: Kind, body: &[u8], out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(&format::block_header(kind, body))?;
+    out.write_all(body)
 }

@@ -1,6 +1,6 @@
 //! Search in a node without looking at the keys.
 //!
-//! A search that compares keys waits for memory at each step, since each key lies somewhere else. So a node keeps eight
+//! A search that compares keys waits for memory at each step, since each key lies somewhere else. So a node keeps four
 //! bytes of each key in one array, its *heads*: those after the prefix that all keys of the node share, as a big-endian
 //! number, padded with zeros. If one key is before another, its head is not greater; so keys are compared only where
 //! heads are equal. (Graefe, "Modern B-tree techniques", 2011, sections 3.2 and 3.3: poor man's normalized keys after
@@ -19,7 +19,7 @@ const PREFIX_BYTES_MAX: usize = 31;
 pub(super) struct Heads<const N: usize> {
     prefix: [u8; PREFIX_BYTES_MAX],
     prefix_bytes: u8,
-    heads: [u64; N],
+    heads: [u32; N],
 }
 
 impl<const N: usize> Heads<N> {
@@ -91,14 +91,14 @@ impl<const N: usize> Heads<N> {
     }
 }
 
-/// The first eight bytes as a number that orders as they do.
-fn head(rest: &[u8]) -> u64 {
-    match rest.first_chunk::<8>() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
+/// The first four bytes as a number that orders as they do.
+fn head(rest: &[u8]) -> u32 {
+    match rest.first_chunk::<4>() {
+        Some(bytes) => u32::from_be_bytes(*bytes),
         None => {
-            let mut bytes = [0; 8];
+            let mut bytes = [0; 4];
             bytes[..rest.len()].copy_from_slice(rest);
-            u64::from_be_bytes(bytes)
+            u32::from_be_bytes(bytes)
         }
     }
 }

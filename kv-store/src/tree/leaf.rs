@@ -206,7 +206,7 @@ impl Leaf {
             let more = bytes - before;
             if self.records.capacity() < all + more {
                 // Little more than is needed: memory is what a store runs out of.
-                self.records.reserve_exact(more + all / 16);
+                self.records.reserve_exact((all + more).next_multiple_of(128) - all);
             }
             self.records.resize(all + more, 0);
             self.records.copy_within(end..all, after);
@@ -229,12 +229,13 @@ impl Leaf {
         for (to, from) in right.ends.iter_mut().zip(&self.ends[keep..self.count]) {
             *to = from - start as u16;
         }
-        right.records = self.records[start..].to_vec();
+        right.records.reserve_exact((self.records.len() - start).next_multiple_of(128));
+        right.records.extend_from_slice(&self.records[start..]);
         right.large = self.large.split_off(large);
         right.is_large = self.is_large >> keep;
         self.count = keep;
         self.records.truncate(start);
-        self.records.shrink_to(start + start / 16);
+        self.records.shrink_to(start.next_multiple_of(128));
         self.is_large &= (1 << keep) - 1;
         self.look_at_keys();
         right.look_at_keys();

@@ -105,16 +105,27 @@ pub(super) fn key(record: &[u8]) -> &[u8] {
     key_and_value(record, &Layout::of_flags(record[0])).0
 }
 
+/// The number in the first `bytes` bytes. Nearly always there are eight, to be taken at once.
+fn number(fields: &[u8], bytes: usize) -> u64 {
+    let all = match fields.first_chunk::<8>() {
+        Some(eight) => *eight,
+        None => {
+            let mut eight = [0; 8];
+            eight[..bytes].copy_from_slice(&fields[..bytes]);
+            eight
+        }
+    };
+    u64::from_le_bytes(all) & u64::MAX >> (u64::BITS as usize - bytes * 8)
+}
+
 /// What a record says.
 pub(super) fn read(record: &[u8]) -> (&[u8], PairRef<'_>) {
     let layout = Layout::of_flags(record[0]);
-    let mut fields = &record[1..layout.key_length_at];
+    let mut at = 1;
     let mut number = |bytes: usize| {
-        let (taken, rest) = fields.split_at(bytes);
-        fields = rest;
-        let mut number = [0; 8];
-        number[..bytes].copy_from_slice(taken);
-        u64::from_le_bytes(number)
+        let number = number(&record[at..], bytes);
+        at += bytes;
+        number
     };
     let index = Index::new(number(layout.width));
     let created = if layout.has(HAS_CREATED) { Index::new(number(layout.width)) } else { index };
