@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::leaf::Leaf;
 use super::sorted::Sorted;
 use super::{INNER_CHILDREN_MAX, Node, Subtree, Tree, digest_of};
@@ -37,8 +35,8 @@ struct Inserted {
 impl Tree {
     /// Sets the pair of `key`, and tells of the one before.
     pub(crate) fn insert(&mut self, key: &[u8], pair: PairRef<'_>) -> Option<Replaced> {
-        if *key < self.root.from {
-            self.root.from = Bytes::copy_from_slice(key);
+        if key < &*self.root.from {
+            self.root.from = key.into();
         }
         let secret = self.secret.as_ref();
         let insertion = Insertion { key, pair, digest: digest_of(key, &pair, secret), secret };
@@ -87,7 +85,7 @@ fn insert_pair(leaf: &mut Leaf, insertion: &Insertion<'_>) -> Inserted {
 
 fn insert_below(children: &mut Sorted<Subtree, INNER_CHILDREN_MAX>, insertion: &Insertion<'_>) -> Inserted {
     let at = children.child_of(insertion.key);
-    if *insertion.key < children[at].from {
+    if insertion.key < &*children[at].from {
         // Only the leftmost subtree can begin after the key.
         lower_first(children, insertion.key);
     }
@@ -98,5 +96,5 @@ fn insert_below(children: &mut Sorted<Subtree, INNER_CHILDREN_MAX>, insertion: &
 
 fn lower_first(children: &mut Sorted<Subtree, INNER_CHILDREN_MAX>, key: &[u8]) {
     let first = children.remove(0);
-    children.insert(0, Subtree { from: Bytes::copy_from_slice(key), ..first });
+    children.insert(0, Subtree { from: key.into(), ..first });
 }

@@ -2,8 +2,6 @@
 
 #![cfg(test)]
 
-use bytes::Bytes;
-
 use super::{Node, Subtree, Tree};
 use crate::digest::Secret;
 
@@ -21,21 +19,21 @@ impl Tree {
 }
 
 /// Checks `subtree`, whose keys are all before `to`, and gives its depth.
-fn depth(subtree: &Subtree, to: Option<&Bytes>, keys: &mut Vec<Vec<u8>>, secret: Option<&Secret>) -> usize {
+fn depth(subtree: &Subtree, to: Option<&[u8]>, keys: &mut Vec<Vec<u8>>, secret: Option<&Secret>) -> usize {
     assert_eq!(subtree.digest, subtree.node.digest(secret), "the digest is the sum over what is below");
     match &*subtree.node {
         Node::Leaf(leaf) => {
             for at in 0..leaf.count() {
                 let key = leaf.key(at);
-                assert!(subtree.from <= *key && to.is_none_or(|to| key < to), "keys keep to their subtree");
+                assert!(*subtree.from <= *key && to.is_none_or(|to| key < to), "keys keep to their subtree");
                 assert_eq!(leaf.find(key), Ok(at));
                 keys.push(key.to_vec());
             }
             0
         }
         Node::Inner(children) => {
-            assert_eq!(children[0].from, subtree.from, "a subtree begins where its first child does");
-            let ends = children.iter().skip(1).map(|child| Some(&child.from)).chain([to]);
+            assert_eq!(*children[0].from, *subtree.from, "a subtree begins where its first child does");
+            let ends = children.iter().skip(1).map(|child| Some(&*child.from)).chain([to]);
             let depths: Vec<usize> =
                 children.iter().zip(ends).map(|(child, to)| depth(child, to, keys, secret)).collect();
             assert!(children.iter().all(|child| !child.node.is_underfull()));

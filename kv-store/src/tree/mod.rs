@@ -31,11 +31,10 @@ mod query;
 mod range;
 mod record;
 mod remove;
+mod separator;
 mod sorted;
 
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use crate::digest::{RangeDigest, Secret, Sum};
 use crate::pair::PairRef;
@@ -43,6 +42,7 @@ use crate::pair::PairRef;
 pub(crate) use build::Builder;
 use leaf::Leaf;
 pub use range::Range;
+use separator::Separator;
 use sorted::{Keyed, Sorted};
 
 /// Most pairs of a leaf. Unit tests have small nodes, so that few keys make a deep tree.
@@ -64,7 +64,7 @@ pub(crate) struct Tree {
 
 #[derive(Clone, Debug)]
 struct Subtree {
-    from: Bytes,
+    from: Separator,
     digest: RangeDigest,
     node: Arc<Node>,
 }
@@ -78,7 +78,10 @@ enum Node {
 impl Tree {
     pub(crate) fn new(secret: Option<Secret>) -> Tree {
         let node = Node::Leaf(Leaf::new());
-        Tree { root: Subtree { from: Bytes::new(), digest: RangeDigest::default(), node: Arc::new(node) }, secret }
+        Tree {
+            root: Subtree { from: Separator::from(&b""[..]), digest: RangeDigest::default(), node: Arc::new(node) },
+            secret,
+        }
     }
 
     /// Count, bytes and sum of all pairs.
@@ -99,7 +102,7 @@ fn digest_of(key: &[u8], pair: &PairRef<'_>, secret: Option<&Secret>) -> RangeDi
 }
 
 impl Keyed for Subtree {
-    fn key(&self) -> &Bytes {
+    fn key(&self) -> &[u8] {
         &self.from
     }
 }
@@ -121,9 +124,9 @@ impl Node {
     }
 
     /// What the `from` of a new subtree of this node is.
-    fn from(&self) -> Bytes {
+    fn from(&self) -> Separator {
         match self {
-            Node::Leaf(leaf) => Bytes::copy_from_slice(leaf.key(0)),
+            Node::Leaf(leaf) => leaf.key(0).into(),
             Node::Inner(children) => children[0].from.clone(),
         }
     }

@@ -2,13 +2,11 @@
 
 use std::ops::Deref;
 
-use bytes::Bytes;
-
 use super::heads::Heads;
 
 /// Has a place in the order.
 pub(super) trait Keyed {
-    fn key(&self) -> &Bytes;
+    fn key(&self) -> &[u8];
 }
 
 /// At most `N` things in strictly rising order of their keys.
@@ -96,11 +94,12 @@ impl<T, const N: usize> Deref for Sorted<T, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use proptest::collection::{btree_set, vec};
     use proptest::prelude::*;
 
     impl Keyed for Bytes {
-        fn key(&self) -> &Bytes {
+        fn key(&self) -> &[u8] {
             self
         }
     }
