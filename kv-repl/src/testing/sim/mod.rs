@@ -132,6 +132,8 @@ struct Simulation<W: Workload> {
     clients: Vec<Client<W>>,
     objects: Objects<W>,
     is_calm: bool,
+    /// Each new leader is hit by something: one mistake may take several of them in a row.
+    hits_new_leaders: bool,
     leaders: BTreeMap<Term, Member>,
     hashes: BTreeMap<Index, [u8; 32]>,
     report: Report,
@@ -164,6 +166,7 @@ impl<W: Workload> Simulation<W> {
             uncommitted_bytes_max: 64 << 10,
             ..times
         };
+        let hits_new_leaders = random.once_in(2);
         let mut simulation = Simulation {
             workload,
             options,
@@ -177,6 +180,7 @@ impl<W: Workload> Simulation<W> {
             clients: (0..settings.clients).map(|_| Client::default()).collect(),
             objects: Objects::default(),
             is_calm: false,
+            hits_new_leaders,
             leaders: BTreeMap::new(),
             hashes: BTreeMap::new(),
             report: Report::new(seed),
@@ -409,7 +413,7 @@ impl<W: Workload> Simulation<W> {
         {
             machine.owes = None;
         }
-        if is_new && self.random.once_in(3) {
+        if is_new && self.hits_new_leaders {
             let after = NEW_LEADER * 2u32.pow(self.random.below(11) as u32);
             self.plan(after, Event::Aimed { node, faults: FAULTS_OF_LEADER });
         }
