@@ -32,7 +32,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             nodes: 3,
-            clients: 15,
+            clients: 20,
             noise: true,
             faults_for: Duration::from_secs(20),
             calm_within: Duration::from_secs(60),
