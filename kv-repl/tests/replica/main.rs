@@ -150,7 +150,7 @@ async fn write(node: &Replica<Store>, command: Bytes) -> Result<Outcome, WriteEr
 
 async fn read(node: &Replica<Store>, key: &str) -> Result<Option<String>, ReadError> {
     node.barrier().await?;
-    Ok(node.read(|store| store.get(key.as_bytes()).map(|pair| String::from_utf8_lossy(&pair.value).into_owned())))
+    Ok(node.read(|store| store.get(key.as_bytes()).map(|pair| String::from_utf8_lossy(pair.value).into_owned())))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

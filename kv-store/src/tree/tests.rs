@@ -145,7 +145,7 @@ proptest! {
     fn ranks_agree_with_positions(model in model(), probe in key()) {
         let tree = tree_of(&model);
         for (rank, key) in (0..).zip(model.keys()) {
-            prop_assert_eq!(&tree.nth(rank).unwrap().0[..], &key[..]);
+            prop_assert_eq!(tree.nth(rank).unwrap().0, &key[..]);
             prop_assert_eq!(tree.rank(key), rank);
         }
         prop_assert!(tree.nth(model.len() as u64).is_none());

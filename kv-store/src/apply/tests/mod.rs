@@ -57,7 +57,7 @@ impl Replica {
     }
 
     fn value(&self, key: &[u8]) -> Option<&[u8]> {
-        self.store.get(key).map(|pair| &pair.value[..])
+        self.store.get(key).map(|pair| pair.value)
     }
 
     fn deadline(&self, key: &[u8]) -> Option<u64> {
@@ -65,7 +65,7 @@ impl Replica {
     }
 
     fn keys(&self) -> Vec<&[u8]> {
-        self.store.iter().map(|(key, _)| &key[..]).collect()
+        self.store.iter().map(|(key, _)| key).collect()
     }
 
     /// Version and creation index.
