@@ -122,7 +122,11 @@ pub(super) fn read_header(header: &[u8; HEADER_BYTES]) -> Result<(EntryId, ReadV
         return Err(CheckpointError::NotACheckpoint { found: fields.magic });
     }
     if fields.version != FORMAT_VERSION {
-        return Err(CheckpointError::UnknownVersion { found: fields.version });
+        return Err(match header_checksum(&with_our_version(header)) {
+            // All of it is ours but the version: that is damage, and not another format.
+            crc if crc == fields.crc => CheckpointError::Malformed { part: Part::Header },
+            _ => CheckpointError::UnknownVersion { found: fields.version },
+        });
     }
     check(Part::Header, fields.crc, header_checksum(header))?;
     let memory_limit_bytes = match (fields.limited, fields.limit_bytes) {
@@ -133,6 +137,12 @@ pub(super) fn read_header(header: &[u8; HEADER_BYTES]) -> Result<(EntryId, ReadV
     let secret = Secret::new(fields.secret);
     let empty = ReadView { tree: Tree::new(Some(secret)), clock_ms: fields.clock_ms, memory_limit_bytes };
     Ok((EntryId::new(Term::new(fields.term), Index::new(fields.index)), empty))
+}
+
+fn with_our_version(header: &[u8; HEADER_BYTES]) -> [u8; HEADER_BYTES] {
+    let mut ours = *header;
+    ours[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    ours
 }
 
 struct HeaderFields {

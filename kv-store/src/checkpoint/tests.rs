@@ -109,6 +109,9 @@ fn what_is_not_ours_is_refused_by_name() {
         let mut other = small();
         other[8] = version;
         let error = read(&mut &other[..]).unwrap_err();
+        assert!(matches!(error, CheckpointError::Malformed { part: Part::Header }), "all but the version is ours");
+        other[20] ^= 1;
+        let error = read(&mut &other[..]).unwrap_err();
         assert!(matches!(error, CheckpointError::UnknownVersion { found } if found == u32::from(version)));
     }
     let other = read(&mut &[b'x'; 100][..]);
