@@ -24,7 +24,7 @@ mod map;
 mod open;
 #[cfg(feature = "planted")]
 pub mod planted;
-#[cfg(not(feature = "planted"))]
+#[cfg(all(feature = "file", not(feature = "planted")))]
 mod planted;
 #[cfg(feature = "file")]
 mod pool;
