@@ -1,4 +1,5 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "durable", doc = include_str!("../README.md"))]
+#![cfg_attr(not(feature = "durable"), doc = "An ordered in-memory key-value state machine.")]
 #![forbid(unsafe_code)]
 
 mod apply;
@@ -6,6 +7,8 @@ pub mod checkpoint;
 mod decimal;
 pub mod diff;
 mod digest;
+#[cfg(feature = "durable")]
+mod durable;
 mod expiry;
 mod op;
 mod outcome;
@@ -18,6 +21,10 @@ mod wire;
 pub use checkpoint::{CheckpointError, CheckpointMeta};
 pub use decimal::{DECIMAL_SCALE_MAX, DECIMAL_TEXT_BYTES_MAX, Decimal, DecimalError};
 pub use digest::{RangeDigest, Sum};
+#[cfg(feature = "durable")]
+pub use durable::{
+    APPLY_MANY_BYTES_MAX, DamagedCheckpoint, DurableError, DurableStore, Options as DurableOptions, Recovered, Status,
+};
 pub use kv_wal::{EntryId, Index, Term};
 pub use op::{
     Compare, Condition, DELETE_RANGE_MAX, Deadline, DeadlineCondition, Failure, KEY_BYTES_MAX, OP_BYTES_MAX,
