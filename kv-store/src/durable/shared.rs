@@ -1,6 +1,6 @@
 //! What the callers and the background thread share, and the steps of a checkpoint.
 //!
-//! Locks are taken in this order: `checkpoints`, `journal`, the turn to apply, `live`, the queue.
+//! Locks are taken in this order: `checkpoints`, `journal`, the queue; each of the others is taken alone or last.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -143,7 +143,8 @@ impl Shared {
     /// durable, and then only what the one before it covers too.
     fn checkpoint_steps(&self, checkpoints: &mut Checkpoints, grown_bytes: u64) -> Result<Index, DurableError> {
         let (view, last) = {
-            let live = read(&self.live);
+            // An op that has panicked may be half applied, which must not become durable.
+            let live = self.live.read().map_err(|_| DurableError::Poisoned)?;
             (live.store.view(), live.last)
         };
         if checkpoints.newest().unwrap_or(Index::ZERO) < last {

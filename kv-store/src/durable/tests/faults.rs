@@ -96,7 +96,9 @@ fn a_checkpoint_that_fails_is_tried_again() {
 #[test]
 fn whoever_waits_for_a_sync_that_fails_is_told() {
     let (bench, fs) = (Bench::new(), SimFs::new(5));
-    let (store, _) = bench.open_on(&fs, SMALL).unwrap();
+    // The log's sync, not that of a checkpoint or of a new segment, which are no failures of a write.
+    let options = Options { checkpoint_log_bytes: u64::MAX, segment_bytes: 1 << 20, ..SMALL };
+    let (store, _) = bench.open_on(&fs, options).unwrap();
     fs.fail_sync_after(60);
     let (report, reports) = channel();
     for _ in 0..8 {

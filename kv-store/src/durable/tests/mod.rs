@@ -211,6 +211,11 @@ fn the_clock_of_the_store_follows_the_machines_and_never_goes_back() {
     assert_eq!(state_of(&store), before);
     store.put(b"a", b"v").unwrap();
     assert_eq!(store.view().clock_ms(), 150);
+    drop(store);
+    let (log, _) = kv_wal::Log::open(bench.path(), kv_wal::Options::default()).unwrap();
+    let stamps: Vec<_> =
+        log.reader().iter(Index::new(1)..Index::new(9)).map(|entry| entry.unwrap().stamp_ms()).collect();
+    assert_eq!(stamps, [100, 100, 150, 150]);
 }
 
 #[test]
