@@ -97,7 +97,7 @@ pub enum DurableError {
     /// The operator: the log has lost writes that were acknowledged.
     #[error(
         "the log in {dir} has lost acknowledged writes ({}): restore the directory from a backup, or give up what is lost \
-         and all that came after it (`Options::give_up_lost`)",
+         and all that came after it (`DurableOptions::give_up_lost`)",
         list(.ranges),
         dir = .dir.display()
     )]
@@ -111,7 +111,7 @@ pub enum DurableError {
     /// writes that came after the checkpoint.
     #[error(
         "the log in {dir} ends with entry {log_last}, before checkpoint {checkpoint}: restore its files, or give up what \
-         came after the checkpoint (`Options::give_up_lost`)",
+         came after the checkpoint (`DurableOptions::give_up_lost`)",
         dir = .dir.display()
     )]
     LogEndsEarly {

@@ -192,7 +192,7 @@ impl DurableStore {
 
     /// The value of a key, if it is present.
     pub fn get(&self, key: &[u8]) -> Option<Bytes> {
-        read(&self.open.shared.live).store.get(key).map(|pair| pair.value.clone())
+        read(&self.open.shared.live).store.get(key).map(|pair| pair.value_bytes())
     }
 
     /// The state as it is now, in O(1), to read as long as it is held.

@@ -27,7 +27,7 @@ fn after_a_failed_sync_writes_are_refused_and_reads_go_on() {
     }
     assert!(matches!(store.checkpoint().unwrap_err(), DurableError::Poisoned));
     assert_eq!(store.get(b"k").unwrap(), "answered");
-    assert_eq!(store.view().get(b"k").unwrap().value, "answered");
+    assert_eq!(store.view().get(b"k").unwrap().value, b"answered");
     assert!(matches!(store.status().refuses_writes, Some(DurableError::Poisoned)));
     assert!(matches!(store.close().unwrap_err(), DurableError::Poisoned));
     let (store, _) = bench.open_on(&fs, SMALL).unwrap();

@@ -114,7 +114,7 @@ impl Twin {
 }
 
 pub(super) fn secret_of(store: &DurableStore) -> [u8; 32] {
-    *store.view().secret.bytes()
+    *store.view().secret().bytes()
 }
 
 pub(super) fn state_of(store: &DurableStore) -> (Index, [u8; 32]) {
