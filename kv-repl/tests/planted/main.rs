@@ -12,6 +12,7 @@ use std::panic::catch_unwind;
 
 use kv_repl::planted::{self, Mistake};
 use kv_repl::testing::sim::{Fault, Settings, run, shrink};
+use kv_wal::planted::Mistake as LogMistake;
 
 use self::store::StoreWorkload;
 
@@ -19,15 +20,12 @@ use self::store::StoreWorkload;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Planted {
     Repl(Mistake),
-    Log(kv_wal::planted::Mistake),
+    Log(LogMistake),
 }
 
 /// Mistakes of the log that a cluster must not survive. Its own tests find these and the others.
-const OF_THE_LOG: [kv_wal::planted::Mistake; 3] = [
-    kv_wal::planted::Mistake::NoSync,
-    kv_wal::planted::Mistake::OpenedWithoutWritingAgain,
-    kv_wal::planted::Mistake::DamagedTakenForTorn,
-];
+const OF_THE_LOG: [LogMistake; 3] =
+    [LogMistake::NoSync, LogMistake::OpenedWithoutWritingAgain, LogMistake::DamagedTakenForTorn];
 
 impl Planted {
     fn all() -> impl Iterator<Item = Planted> {
@@ -52,24 +50,31 @@ impl fmt::Debug for Planted {
 }
 
 /// Seeds that a mistake may take to be found.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 3000;
 
 /// What is found, and a seed that does it.
-const FOUND: [(Planted, u64); 14] = [
-    (Planted::Repl(Mistake::VoteBeforeSync), 968),
-    (Planted::Repl(Mistake::OldTermCommittedByCounting), 353),
-    (Planted::Repl(Mistake::AcknowledgedBeforeSync), 8),
-    (Planted::Repl(Mistake::ReadWithoutConfirmation), 4),
+const FOUND: [(Planted, u64); 21] = [
+    (Planted::Repl(Mistake::ExpiryByLocalClock), 1),
+    (Planted::Repl(Mistake::AcknowledgedBeforeSync), 11),
+    (Planted::Repl(Mistake::ReadWithoutConfirmation), 14),
     (Planted::Repl(Mistake::QuorumOffByOne), 1),
-    (Planted::Repl(Mistake::ConflictingSuffixKept), 199),
-    (Planted::Repl(Mistake::DamagedAcknowledges), 116),
-    (Planted::Repl(Mistake::ConfigurationNotReverted), 12),
-    (Planted::Repl(Mistake::PreVoteTeachesNothing), 370),
-    (Planted::Repl(Mistake::WipedNodeVotes), 30),
+    (Planted::Repl(Mistake::PreVoteTeachesNothing), 90),
+    (Planted::Repl(Mistake::WipedNodeVotes), 4),
     (Planted::Repl(Mistake::HashOrder), 1),
-    (Planted::Repl(Mistake::DoubledCommandExecuted), 1),
-    (Planted::Repl(Mistake::SessionOfAnotherProcess), 54),
+    (Planted::Repl(Mistake::DoubledCommandExecuted), 2),
+    (Planted::Repl(Mistake::SessionOfAnotherProcess), 72),
     (Planted::Repl(Mistake::SessionRequestSpins), 1),
+    (Planted::Repl(Mistake::LeaseKeptOnTransfer), 2128),
+    (Planted::Repl(Mistake::FoundedByMajority), 2),
+    (Planted::Repl(Mistake::CheckpointNotSynced), 2),
+    (Planted::Repl(Mistake::VoteBeforeSync), 381),
+    (Planted::Repl(Mistake::VoteClearedOnStepDown), 705),
+    (Planted::Repl(Mistake::ConfigurationNotReverted), 428),
+    (Planted::Repl(Mistake::ConflictingSuffixKept), 375),
+    (Planted::Repl(Mistake::DamagedAcknowledges), 426),
+    (Planted::Log(LogMistake::NoSync), 1),
+    (Planted::Log(LogMistake::OpenedWithoutWritingAgain), 270),
+    (Planted::Log(LogMistake::DamagedTakenForTorn), 2442),
 ];
 
 /// What a seed finds with a mistake, if anything.
