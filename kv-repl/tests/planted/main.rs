@@ -53,7 +53,7 @@ impl fmt::Debug for Planted {
 const SEEDS: u64 = 3000;
 
 /// What is found, and a seed that does it.
-const FOUND: [(Planted, u64); 21] = [
+const FOUND: [(Planted, u64); 22] = [
     (Planted::Repl(Mistake::ExpiryByLocalClock), 1),
     (Planted::Repl(Mistake::AcknowledgedBeforeSync), 11),
     (Planted::Repl(Mistake::ReadWithoutConfirmation), 14),
@@ -72,6 +72,7 @@ const FOUND: [(Planted, u64); 21] = [
     (Planted::Repl(Mistake::ConfigurationNotReverted), 428),
     (Planted::Repl(Mistake::ConflictingSuffixKept), 375),
     (Planted::Repl(Mistake::DamagedAcknowledges), 426),
+    (Planted::Repl(Mistake::OldTermCommittedByCounting), 2730),
     (Planted::Log(LogMistake::NoSync), 1),
     (Planted::Log(LogMistake::OpenedWithoutWritingAgain), 270),
     (Planted::Log(LogMistake::DamagedTakenForTorn), 2442),
