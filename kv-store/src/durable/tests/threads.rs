@@ -30,8 +30,8 @@ fn every_increment_of_many_threads_counts_once_while_checkpoints_are_written() {
         for _ in 0..10 {
             store.checkpoint().unwrap();
             let view = store.view();
-            let own = |nth| view.get(format!("own-{nth}").as_bytes()).map_or(0, |pair| number(&pair.value));
-            let all = view.get(b"all").map_or(0, |pair| number(&pair.value));
+            let own = |nth| view.get(format!("own-{nth}").as_bytes()).map_or(0, |pair| number(pair.value));
+            let all = view.get(b"all").map_or(0, |pair| number(pair.value));
             assert_eq!((0..THREADS).map(own).sum::<u64>(), all, "a call is seen as a whole");
         }
     });
